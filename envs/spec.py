@@ -4,33 +4,38 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import sys
+import re
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from envs import toml
 from envs.errors import SpecError, WrongUse
 from envs.paths import SPECS
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of the spec's tables."""
 
 
-class BaseSpec(Spec):
+class BaseSpec(Spec, kw_only=True):
     """The operating system's part: Debian packages, their dependencies are added by the lock."""
 
     suite: str
     packages: tuple[str, ...]
 
 
-class ExportSpec(Spec):
+class InterpreterSpec(Spec, kw_only=True):
+    """A source of CPython; they are tried in the order written."""
+
+    source: Literal["python-build-standalone", "installed"]
+    version: str
+    file: str = ""  # python-build-standalone: RELEASE/ARCHIVE
+    sha256: str = ""  # python-build-standalone: of the archive, as published; an installed one is hashed by `lock`
+
+
+class ExportSpec(Spec, kw_only=True):
     """What the toolchain behind this environment accepts."""
 
     opset: int
@@ -38,7 +43,7 @@ class ExportSpec(Spec):
     simplifier: Literal["onnxsim", "onnxruntime"]
 
 
-class DataSpec(Spec):
+class DataSpec(Spec, kw_only=True):
     """Files taken out of a wheel: `files` are glob patterns inside it."""
 
     collection: str
@@ -47,7 +52,7 @@ class DataSpec(Spec):
     files: tuple[str, ...]
 
 
-class EnvSpec(Spec):
+class EnvSpec(Spec, kw_only=True):
     """One environment as a person describes it."""
 
     name: str
@@ -55,6 +60,7 @@ class EnvSpec(Spec):
     python: str  # 3.10
     platform: str = "linux/amd64"
     base: BaseSpec
+    interpreter: tuple[InterpreterSpec, ...]
     export: ExportSpec
     packages: dict[str, str]  # name -> exact version
     test: dict[str, str] = {}  # the test group: a tree of its own, never in the image
@@ -77,6 +83,30 @@ def spec_path(name: str) -> Path:
     return path
 
 
-def spec_sha256(name: str) -> str:
-    """sha256 of the spec's file: what a lock remembers of it."""
-    return hashlib.sha256(spec_path(name).read_bytes()).hexdigest()
+def load_spec(name: str) -> EnvSpec:
+    """Read and check a spec. SpecError names file and key."""
+    path = spec_path(name)
+    spec = toml.convert(toml.parse_toml(path), EnvSpec, path)
+    if spec.name != name:
+        raise SpecError(f"{toml.shown(path)}: key 'name' is {spec.name!r}", f"write name = {name!r} or rename the file")
+    if not re.fullmatch(r"3\.\d+", spec.python):
+        raise SpecError(f"{toml.shown(path)}: key 'python' is {spec.python!r}", 'write it as in python = "3.10"')
+    for source in spec.interpreter:
+        if not source.version.startswith(spec.python + "."):
+            raise SpecError(f"{toml.shown(path)}: [[interpreter]] {source.version} is not a Python {spec.python}")
+        if source.source == "python-build-standalone" and not (source.file and source.sha256):
+            raise SpecError(f"{toml.shown(path)}: [[interpreter]] {source.source} needs keys 'file' and 'sha256'")
+    for table, versions in (("packages", spec.packages), ("test", spec.test)):
+        for package, version in versions.items():
+            if not re.fullmatch(r"[0-9][0-9A-Za-z.!+]*", version):
+                raise SpecError(
+                    f"{toml.shown(path)}: [{table}] {package} = {version!r} is not one exact version",
+                    'write it as in numpy = "1.26.4"',
+                )
+    return spec
+
+
+def spec_sha256(spec: EnvSpec) -> str:
+    """sha256 of the spec's content, comments and layout apart: what a lock remembers of it."""
+    content = msgspec.json.encode(msgspec.to_builtins(spec), order="deterministic")
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,109 @@
+"""Where bytes come from: configuration, never the lock. The first that is set wins, in this order:
+
+an EDGEKILN_* variable; `~/.config/edgekiln/sources.toml`; what this machine's own tools are set up with
+(uv for Python packages, apt for Debian packages); and for the two public hosts that are no package
+registry (the interpreter's releases, the framework's weights) their published address.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sysconfig
+from pathlib import Path
+
+import msgspec
+
+from envs import process, toml
+from envs.errors import FetchError
+
+VARIABLES = {
+    "index": "EDGEKILN_INDEX_URL",
+    "debian": "EDGEKILN_DEBIAN_MIRROR",
+    "interpreter": "EDGEKILN_INTERPRETER_URL",
+    "hub": "EDGEKILN_HUB_URL",
+}
+PUBLISHED = {
+    "interpreter": "https://github.com/astral-sh/python-build-standalone/releases/download",
+    "hub": "https://download.pytorch.org/models",
+}
+
+
+class Sources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The user's own file: a URL a kind of source."""
+
+    index: str = ""
+    debian: str = ""
+    interpreter: str = ""
+    hub: str = ""
+
+
+def config_path() -> Path:
+    """The user's file of sources."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "edgekiln" / "sources.toml"
+
+
+def _configured(kind: str) -> str:
+    if named := os.environ.get(VARIABLES[kind]):
+        return named.rstrip("/")
+    path = config_path()
+    if not path.exists():
+        return ""
+    sources = toml.convert(toml.parse_toml(path), Sources, path)
+    return str(getattr(sources, kind)).rstrip("/")
+
+
+def uv() -> Path:
+    """The uv of this tool's own environment."""
+    return Path(sysconfig.get_path("scripts")) / "uv"
+
+
+@functools.cache
+def index_url() -> str:
+    """The package index (PEP 503): ours if set, else the one uv is set up with."""
+    if named := _configured("index"):
+        return named
+    out = process.run([uv(), "pip", "compile", "-", "--quiet", "--no-header", "--emit-index-url"], stdin=b"")
+    found = re.search(r"^--(?:default-)?index(?:-url)? (\S+)", out.decode(), re.MULTILINE)
+    if not found:
+        raise FetchError("no package index is configured", f"set {VARIABLES['index']}")
+    return found.group(1).rstrip("/")
+
+
+@functools.cache
+def debian_mirror(suite: str) -> str:
+    """A Debian mirror that carries `suite`: ours if set, else the first that apt of this machine uses for it."""
+    if named := _configured("debian"):
+        return named
+    for place in sorted(Path("/etc/apt").glob("sources.list*")) + sorted(Path("/etc/apt/sources.list.d").glob("*")):
+        if place.is_file() and place.suffix in (".list", ".sources") and (found := mirror_in(place.read_text("utf-8"), suite)):
+            return found.rstrip("/")
+    raise FetchError(
+        f"no Debian mirror is configured and apt of this machine names none for {suite}",
+        f"set {VARIABLES['debian']} to the URL of a Debian mirror, or use --engine local, which needs none",
+    )
+
+
+def mirror_in(text: str, suite: str) -> str | None:
+    """The mirror that an apt sources file, in either format, names for the suite's main component."""
+    for line in text.splitlines():
+        one = re.match(r"deb\s+(?:\[[^\]]*\]\s+)?(https?://\S+)\s+(\S+)\s+(.*)", line)
+        if one and one.group(2) == suite and "main" in one.group(3).split():
+            return one.group(1)
+    for stanza in re.split(r"\n\s*\n", text):
+        keys = dict(re.findall(r"^([A-Za-z-]+):[ \t]*(.*)$", stanza, re.MULTILINE))
+        listed = suite in keys.get("Suites", "").split() and "main" in keys.get("Components", "").split()
+        if listed and "deb" in keys.get("Types", "").split():
+            return next((uri for uri in keys.get("URIs", "").split() if uri.startswith("http")), None)
+    return None
+
+
+def interpreter_url() -> str:
+    """Where python-build-standalone's releases are."""
+    return _configured("interpreter") or PUBLISHED["interpreter"]
+
+
+def hub_url() -> str:
+    """Where the framework publishes its weights."""
+    return _configured("hub") or PUBLISHED["hub"]
