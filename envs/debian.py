@@ -22,9 +22,10 @@ from envs.process import run
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
-# Only maintainer scripts call these, and we run none; they would bring perl and a package manager into the image.
+# Only maintainer scripts call these, and none run here; they would bring perl and a package manager along.
 SCRIPTS_ONLY = frozenset({"debconf", "dpkg", "install-info"})
 
+_RELATION = re.compile(r"([a-z0-9+.-]+)(?::\w+)?\s*(?:\((<<|<=|=|>=|>>|<|>)\s*(\S+?)\s*\))?")
 _PRIORITIES = ("required", "important", "standard", "optional", "extra")
 
 
@@ -48,9 +49,7 @@ class Package(msgspec.Struct, frozen=True):
     def meets(self, relation: Relation) -> bool:
         """Whether this package, by its own name or by what it provides, is what the relation asks for."""
         if self.locked.name == relation.name:
-            return not relation.operator or satisfies(
-                self.locked.version, relation.operator, relation.version
-            )
+            return not relation.operator or satisfies(self.locked.version, relation.operator, relation.version)
         return any(
             offer.name == relation.name
             and (
@@ -79,9 +78,7 @@ def resolve(
     path = f"main/binary-{architecture}/Packages.xz"
     wanted = re.search(rf"^ ([0-9a-f]{{64}}) +\d+ {re.escape(path)}$", release, re.MULTILINE)
     if wanted is None:
-        raise SpecError(
-            f"Debian {suite} has no packages for {architecture}", "check the spec's platform and base.suite"
-        )
+        raise SpecError(f"Debian {suite} has no {path}", "check platform and base.suite in the spec")
     index = get(f"{root}/{path}")
     if hashlib.sha256(index).hexdigest() != wanted[1]:
         raise FetchError(
@@ -92,7 +89,7 @@ def resolve(
 
 
 def verified_release(signed: bytes, suite: str, keyring: Path = KEYRING) -> str:
-    """The text of an InRelease file, after its signature was checked: nothing outside the signature is returned."""
+    """The text of an InRelease file, its signature checked; nothing outside the signature is returned."""
     install = "install it (Debian, Ubuntu: apt install gpgv debian-archive-keyring)"
     if shutil.which("gpgv") is None:
         raise LockError("gpgv is not installed, so Debian's release file can't be checked", install)
@@ -107,9 +104,7 @@ def verified_release(signed: bytes, suite: str, keyring: Path = KEYRING) -> str:
         ) from error
     names = re.findall(r"^(?:Suite|Codename): (\S+)$", release, re.MULTILINE)
     if suite not in names:
-        raise FetchError(
-            f"the mirror sent the release file of {' or '.join(names)} for {suite}", "name another mirror"
-        )
+        raise FetchError(f"the mirror sent the release file of {' or '.join(names)} for {suite}", "name another mirror")
     return release
 
 
@@ -122,9 +117,7 @@ class Index:
         self._read: dict[str, Package] = {}
         for stanza in text.split("\n\n"):
             name = re.match(r"Package: (\S+)", stanza)
-            if name and re.search(
-                rf"^Architecture: (?:{re.escape(architecture)}|all)$", stanza, re.MULTILINE
-            ):
+            if name and re.search(rf"^Architecture: (?:{re.escape(architecture)}|all)$", stanza, re.MULTILINE):
                 self._stanzas.setdefault(name[1], []).append(stanza)
                 for relation in _relations(_field(stanza, "Provides")):
                     self._providers.setdefault(relation[0].name, []).append(name[1])
@@ -176,20 +169,16 @@ def closure(index: Index, suite: str, packages: Sequence[str]) -> tuple[LockedDe
         found = next((found for relation in group for found in index.candidates(relation)), None)
         if found is None:
             text = " | ".join(relation.name for relation in group)
-            raise LockError(
-                f"Debian {suite}: {by} depends on {text}, which the suite does not have",
-                "change base.packages",
-            )
+            raise LockError(f"Debian {suite} has no {text}, which {by} depends on", "change base.packages")
         choose(found)
     _refuse_conflicts(chosen)
     return tuple(chosen[name].locked for name in sorted(chosen))
 
 
 def _is_met(group: tuple[Relation, ...], chosen: dict[str, Package]) -> bool:
-    return any(
-        relation.name in SCRIPTS_ONLY or any(package.meets(relation) for package in chosen.values())
-        for relation in group
-    )
+    if any(relation.name in SCRIPTS_ONLY for relation in group):
+        return True
+    return any(package.meets(relation) for relation in group for package in chosen.values())
 
 
 def _refuse_conflicts(chosen: dict[str, Package]) -> None:
@@ -213,9 +202,7 @@ def _relations(text: str) -> tuple[tuple[Relation, ...], ...]:
     for group in filter(None, (part.strip() for part in text.split(","))):
         relations = []
         for word in group.split("|"):
-            parsed = re.fullmatch(
-                r"([a-z0-9+.-]+)(?::\w+)?\s*(?:\((<<|<=|=|>=|>>|<|>)\s*(\S+?)\s*\))?", word.strip()
-            )
+            parsed = _RELATION.fullmatch(word.strip())
             if parsed is None:
                 raise LockError(f"the package index has a dependency that can't be read: {word.strip()!r}")
             relations.append(Relation(parsed[1], parsed[2] or "", parsed[3] or ""))

@@ -1,4 +1,4 @@
-"""Read .deb archives in plain Python, as streams: no dpkg, no scripts run, nothing written to a file system."""
+"""Read .deb archives in plain Python, as streams: no dpkg, no scripts run, no files written."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, BinaryIO, Literal
+from typing import IO, BinaryIO, Literal, cast
 
 import msgspec
 
 from envs.errors import BuildError
+
+_AGAIN = "remove it from the store and build again"
 
 Kind = Literal["file", "dir", "symlink", "hardlink"]
 
@@ -34,9 +36,7 @@ def control_paragraph(deb: Path) -> str:
     for info, content in _tar_members(deb, "control.tar"):
         if info.name.removeprefix("./") == "control" and content is not None:
             return content.read().decode()
-    raise BuildError(
-        f"{deb.name}: no control file in this Debian package", "remove it from the store and build again"
-    )
+    raise BuildError(f"{deb.name}: no control file in this Debian package", "remove it from the store and build again")
 
 
 def data_members(deb: Path) -> Iterator[tuple[Member, IO[bytes] | None]]:
@@ -76,9 +76,7 @@ def _tar_members(deb: Path, stem: str) -> Iterator[tuple[tarfile.TarInfo, IO[byt
                 while plain.read(1 << 16):  # to the end, where xz and gzip keep their checksums
                     pass
     except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, gzip.BadGzipFile, ValueError) as error:
-        raise BuildError(
-            f"{deb.name}: not a whole Debian package ({error})", "remove it from the store and build again"
-        ) from error
+        raise BuildError(f"{deb.name}: not a whole Debian package ({error})", _AGAIN) from error
 
 
 def _ar_member(file: BinaryIO, stem: str) -> tuple[str, BinaryIO]:
@@ -126,7 +124,7 @@ def _decompressed(section: BinaryIO, name: str, deb: Path) -> IO[bytes]:
         case "xz":
             return lzma.open(section)
         case "gz":
-            return gzip.open(section)
+            return cast(IO[bytes], gzip.open(section))
         case "zst":
             for module in ("compression.zstd", "zstandard", "backports.zstd"):
                 try:

@@ -15,7 +15,7 @@ _END: _Part = ((0,), 0)
 
 def version_key(version: str) -> VersionKey:
     """A key for sorting. SpecError where the text is no Debian version."""
-    epoch, colon, rest = version.rpartition(":") if version.count(":") == 1 else ("", "", version)
+    epoch, colon, rest = version.partition(":") if ":" in version else ("", "", version)
     if not re.fullmatch(r"[A-Za-z0-9.+~:-]+", rest) or (colon and not re.fullmatch(r"[0-9]+", epoch)):
         raise SpecError(f"{version!r} is not a Debian version")
     upstream, _, revision = rest.rpartition("-") if "-" in rest else (rest, "", "")
@@ -40,12 +40,9 @@ def satisfies(version: str, relation: str, wanted: str) -> bool:
 
 
 def _parts(text: str) -> tuple[_Part, ...]:
-    pairs = re.findall(r"([^0-9]*)([0-9]*)", text)[:-1]  # the last match is always the empty one
-    parts = [((*map(_rank, letters), 0), int(digits or "0")) for letters, digits in pairs]
-    while parts and parts[-1] == _END:
-        parts.pop()
-    # An end mark, so that "1~" sorts before "1" and "1" before "1.0".
-    return (*parts, _END)
+    pairs = re.findall(r"([^0-9]*)([0-9]*)", text or "0")[:-1]  # the last match is always the empty one
+    parts = (((*map(_rank, letters), 0), int(digits or "0")) for letters, digits in pairs)
+    return (*parts, _END)  # so that "1~" sorts before "1" and "1" before "1.0"
 
 
 def _rank(letter: str) -> int:

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -77,10 +77,11 @@ def _download(item: Wanted, advance: Callable[[int], None], stop: threading.Even
             with partial.open("rb") as file:
                 while block := file.read(BLOCK):
                     digest.update(block)
+        url = item.locate()
         try:
-            digest = _append(item.locate(), partial, have, digest, advance, stop)
+            digest = _append(url, partial, have, digest, advance, stop)
         except requests.RequestException as error:
-            raise FetchError(*unreachable(item.name, error)) from error
+            raise FetchError(*unreachable(item.name, url, error)) from error
         if stop.is_set() and digest.hexdigest() != item.sha256:
             return
         if digest.hexdigest() != item.sha256:
@@ -95,7 +96,12 @@ def _download(item: Wanted, advance: Callable[[int], None], stop: threading.Even
 
 
 def _append(
-    url: str, partial: Path, have: int, digest: hashlib._Hash, advance: Callable[[int], None], stop: threading.Event
+    url: str,
+    partial: Path,
+    have: int,
+    digest: hashlib._Hash,
+    advance: Callable[[int], None],
+    stop: threading.Event,
 ) -> hashlib._Hash:
     if url.startswith("file://"):
         have, reply = 0, _read_file(Path(unquote(urlsplit(url).path)))
@@ -120,7 +126,7 @@ def _append(
     return digest
 
 
-def _read_file(path: Path):  # type: ignore[no-untyped-def]
+def _read_file(path: Path) -> Iterator[bytes]:
     try:
         with path.open("rb") as file:
             while block := file.read(BLOCK):
@@ -129,9 +135,8 @@ def _read_file(path: Path):  # type: ignore[no-untyped-def]
         raise requests.ConnectionError(f"{path}: {error.strerror}") from error
 
 
-def unreachable(name: str, error: requests.RequestException) -> tuple[str, str]:
+def unreachable(name: str, url: str, error: requests.RequestException) -> tuple[str, str]:
     """Message and remedy for a source that does not answer; names the host, which is configuration."""
-    url = error.request.url if error.request is not None and error.request.url else ""
     host = urlsplit(url).hostname or "its source"
     if isinstance(error, requests.HTTPError) and error.response is not None:
         why = f"answers {error.response.status_code}"
@@ -162,7 +167,7 @@ def get(url: str) -> bytes:
         response = session().get(url, timeout=TIMEOUT_S)
         response.raise_for_status()
     except requests.RequestException as error:
-        raise FetchError(*unreachable(url.rsplit("/", 1)[-1], error)) from error
+        raise FetchError(*unreachable(url.rsplit("/", 1)[-1], url, error)) from error
     return response.content
 
 
@@ -184,11 +189,13 @@ def list_index(package: str) -> dict[str, Listed]:
         response = session().get(page, headers={"Accept": f"{_JSON}, text/html;q=0.1"}, timeout=TIMEOUT_S)
         response.raise_for_status()
     except requests.RequestException as error:
-        raise FetchError(*unreachable(package, error)) from error
+        raise FetchError(*unreachable(package, page, error)) from error
     if response.headers.get("Content-Type", "").startswith(_JSON):
         return {
             file["filename"]: Listed(
-                urljoin(page, file["url"]), file.get("hashes", {}).get("sha256", ""), int(file.get("size") or 0)
+                urljoin(page, file["url"]),
+                file.get("hashes", {}).get("sha256", ""),
+                int(file.get("size") or 0),
             )
             for file in response.json()["files"]
         }

@@ -40,7 +40,7 @@ def sha256_file(path: Path) -> str:
 
 @contextlib.contextmanager
 def exclusive(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock file `path`; the kernel drops it however this process ends. `waiting` is told once if another has it."""
+    """Hold the lock file `path`; the kernel drops it however this process ends. `waiting` is told if another has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         try:

@@ -49,7 +49,9 @@ def _defaults(module: ast.Module) -> Iterator[tuple[str, tuple[str, str, str]]]:
             if isinstance(line.value, ast.Name):
                 default = line.value.id
             elif isinstance(line.value, ast.Call):
-                urls = [k.value.value for k in line.value.keywords if k.arg == "url" and isinstance(k.value, ast.Constant)]
+                urls = [
+                    k.value.value for k in line.value.keywords if k.arg == "url" and isinstance(k.value, ast.Constant)
+                ]
                 members[line.targets[0].id] = str(urls[0]) if urls else ""
         if matched := _FILE.search(members.get(default, "")):
             yield node.name, (default, matched.group(1), matched.group(2))

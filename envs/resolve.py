@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import fnmatch
 import hashlib
+import os
 import re
 import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 from packaging.tags import Tag, compatible_tags, cpython_tags
@@ -45,9 +47,7 @@ def make_lock(spec: EnvSpec, exclude_newer: dt.date, progress: Progress) -> EnvL
         raise SpecError(f"envs/specs/{spec.name}.toml: omit names {strangers[0]!r}, which nothing asks for")
     packages = tuple(p for p in packages if p.name not in spec.omit)
     pins = {p.name: p.version for p in packages}
-    test = tuple(
-        p for p in _choose(_compile(spec.test, pins, spec, machine, newest), tags, spec) if p.name not in pins
-    )
+    test = tuple(p for p in _choose(_compile(spec.test, pins, spec, machine, newest), tags, spec) if p.name not in pins)
     progress.say(f"{spec.name}: base from Debian {spec.base.suite}")
     base = debian.resolve(
         sources.debian_mirror(spec.base.suite), spec.base.suite, architecture, spec.base.packages, get
@@ -66,7 +66,7 @@ def make_lock(spec: EnvSpec, exclude_newer: dt.date, progress: Progress) -> EnvL
         suite=spec.base.suite,
         omit=tuple(sorted(spec.omit)),
         trim={name: tuple(sorted(patterns)) for name, patterns in sorted(spec.trim.items())},
-        interpreter=tuple(_interpreter(one, progress) for one in spec.interpreter),
+        interpreter=tuple(_interpreter(one) for one in spec.interpreter),
         base=base,
         package=packages,
         test=test,
@@ -100,34 +100,45 @@ def _compile(
             text = "".join(f"{name}=={version}\n" for name, version in sorted(versions.items()))
             Path(folder, f"{stem}.txt").write_text(text, "utf-8")
         out = Path(folder, "pylock.toml")
-        command = [sources.uv(), "pip", "compile", f"{folder}/in.txt", "--constraint", f"{folder}/constraints.txt"]
-        command += ["--quiet", "--no-header", "--generate-hashes", "--only-binary", ":all:", "--format", "pylock.toml"]
+        command: list[str | Path] = [
+            sources.uv(),
+            "pip",
+            "compile",
+            f"{folder}/in.txt",
+            "--constraint",
+            f"{folder}/constraints.txt",
+        ]
+        command += [
+            "--quiet",
+            "--no-header",
+            "--generate-hashes",
+            "--only-binary",
+            ":all:",
+            "--format",
+            "pylock.toml",
+        ]
         command += ["--default-index", sources.index_url(), "--exclude-newer", newest, "--output-file", out]
         platform = f"{machine}-manylinux_2_{min(GLIBC_MINOR[spec.base.suite], 40)}"
         command += ["--python-version", spec.python, "--python-platform", platform]
         try:
-            process.run(command, env={**_environment(), "UV_PYTHON_DOWNLOADS": "never"})
+            process.run(command, env={**os.environ, "UV_PYTHON_DOWNLOADS": "never"})
         except BuildError as error:
-            raise LockError(f"envs/specs/{spec.name}.toml has no solution: {error.message}", "change its pins") from error
+            raise LockError(
+                f"envs/specs/{spec.name}.toml has no solution: {error.message}", "change its pins"
+            ) from error
         packages: list[dict[str, Any]] = parse_toml(out).get("packages", [])
         return packages
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return dict(os.environ)
 
 
 def _choose(packages: Iterable[dict[str, Any]], tags: list[Tag], spec: EnvSpec) -> tuple[LockedWheel, ...]:
     chosen = []
     for package in packages:
-        listed = [
-            (_file_name(w), w["hashes"]["sha256"], int(w.get("size", 0))) for w in package.get("wheels", [])
-        ]
+        listed = [(_file_name(w), w["hashes"]["sha256"], int(w.get("size", 0))) for w in package.get("wheels", [])]
         best = best_wheel([name for name, _, _ in listed], tags)
         if best is None:
-            raise LockError(f"envs/specs/{spec.name}.toml: {package['name']} {package['version']} has no wheel that fits")
+            raise LockError(
+                f"envs/specs/{spec.name}.toml: {package['name']} {package['version']} has no wheel that fits"
+            )
         name, sha256, size = next(one for one in listed if one[0] == best)
         chosen.append(
             LockedWheel(name=package["name"], version=package["version"], file=name, sha256=sha256, bytes=size)
@@ -136,8 +147,6 @@ def _choose(packages: Iterable[dict[str, Any]], tags: list[Tag], spec: EnvSpec) 
 
 
 def _file_name(entry: Mapping[str, Any]) -> str:
-    from urllib.parse import unquote
-
     return str(entry.get("name") or unquote(entry["url"].split("#")[0].rsplit("/", 1)[-1]))
 
 
@@ -156,7 +165,8 @@ def best_wheel(files: Iterable[str], tags: list[Tag]) -> str | None:
 def _data(spec: DataSpec, tags: list[Tag], progress: Progress) -> LockedData:
     prefix = re.sub(r"[-_.]+", "_", spec.package).lower() + f"-{spec.version}-"
     listed = {
-        file: entry for file, entry in list_index(spec.package).items()
+        file: entry
+        for file, entry in list_index(spec.package).items()
         if file.endswith(".whl") and file.lower().startswith(prefix)
     }
     # data is the same in every wheel of a release: one that does not fit this Python will do
@@ -164,7 +174,11 @@ def _data(spec: DataSpec, tags: list[Tag], progress: Progress) -> LockedData:
     if name is None or not listed[name].sha256:
         raise LockError(f"data {spec.collection}: the index has no hashed wheel of {spec.package} {spec.version}")
     locked = LockedWheel(
-        name=spec.package, version=spec.version, file=name, sha256=listed[name].sha256, bytes=listed[name].bytes
+        name=spec.package,
+        version=spec.version,
+        file=name,
+        sha256=listed[name].sha256,
+        bytes=listed[name].bytes,
     )
     (path,) = fetch([wheel(locked)], spec.package, progress)
     files = []
@@ -182,11 +196,13 @@ def _data(spec: DataSpec, tags: list[Tag], progress: Progress) -> LockedData:
 def _one_version(spec: EnvSpec) -> str:
     versions = {one.version for one in spec.interpreter}
     if len(versions) != 1:
-        raise SpecError(f"envs/specs/{spec.name}.toml: the [[interpreter]] sources name {len(versions)} versions, not one")
+        raise SpecError(
+            f"envs/specs/{spec.name}.toml: the [[interpreter]] sources name {len(versions)} versions, not one"
+        )
     return versions.pop()
 
 
-def _interpreter(spec: InterpreterSpec, progress: Progress) -> LockedInterpreter:
+def _interpreter(spec: InterpreterSpec) -> LockedInterpreter:
     if spec.source == "python-build-standalone":
         return LockedInterpreter(source=spec.source, version=spec.version, file=spec.file, sha256=spec.sha256)
     minor = spec.version.rpartition(".")[0]

@@ -77,7 +77,11 @@ def debian_mirror(suite: str) -> str:
     if named := _configured("debian"):
         return named
     for place in sorted(Path("/etc/apt").glob("sources.list*")) + sorted(Path("/etc/apt/sources.list.d").glob("*")):
-        if place.is_file() and place.suffix in (".list", ".sources") and (found := mirror_in(place.read_text("utf-8"), suite)):
+        if (
+            place.is_file()
+            and place.suffix in (".list", ".sources")
+            and (found := mirror_in(place.read_text("utf-8"), suite))
+        ):
             return found.rstrip("/")
     raise FetchError(
         f"no Debian mirror is configured and apt of this machine names none for {suite}",

@@ -19,14 +19,14 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Base of the spec's tables."""
 
 
-class BaseSpec(Spec, kw_only=True):
+class BaseSpec(Spec, frozen=True, kw_only=True):
     """The operating system's part: Debian packages, their dependencies are added by the lock."""
 
     suite: str
     packages: tuple[str, ...]
 
 
-class InterpreterSpec(Spec, kw_only=True):
+class InterpreterSpec(Spec, frozen=True, kw_only=True):
     """A source of CPython; they are tried in the order written."""
 
     source: Literal["python-build-standalone", "installed"]
@@ -35,7 +35,7 @@ class InterpreterSpec(Spec, kw_only=True):
     sha256: str = ""  # python-build-standalone: of the archive, as published; an installed one is hashed by `lock`
 
 
-class ExportSpec(Spec, kw_only=True):
+class ExportSpec(Spec, frozen=True, kw_only=True):
     """What the toolchain behind this environment accepts."""
 
     opset: int
@@ -43,7 +43,7 @@ class ExportSpec(Spec, kw_only=True):
     simplifier: Literal["onnxsim", "onnxruntime"]
 
 
-class DataSpec(Spec, kw_only=True):
+class DataSpec(Spec, frozen=True, kw_only=True):
     """Files taken out of a wheel: `files` are glob patterns inside it."""
 
     collection: str
@@ -52,7 +52,7 @@ class DataSpec(Spec, kw_only=True):
     files: tuple[str, ...]
 
 
-class EnvSpec(Spec, kw_only=True):
+class EnvSpec(Spec, frozen=True, kw_only=True):
     """One environment as a person describes it."""
 
     name: str
@@ -79,7 +79,10 @@ def spec_path(name: str) -> Path:
     path = SPECS / f"{name}.toml"
     if name not in spec_names():
         near = difflib.get_close_matches(name, spec_names(), n=2) or spec_names()
-        raise WrongUse(f"no environment is called {name!r}", f"did you mean {' or '.join(near)}? `invoke envs` lists them")
+        raise WrongUse(
+            f"no environment is called {name!r}",
+            f"did you mean {' or '.join(near)}? `invoke envs` lists them",
+        )
     return path
 
 

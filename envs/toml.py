@@ -16,7 +16,7 @@ from envs.paths import ROOT
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -29,9 +29,10 @@ def shown(path: Path) -> str:
 def parse_toml(path: Path) -> dict[str, Any]:
     """The file's tables. SpecError names file, line and column."""
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        tables: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpecError(f"{shown(path)}: not valid TOML: {error}", "mend the file") from error
+    return tables
 
 
 def convert(tables: dict[str, Any], kind: type[T], path: Path) -> T:

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,16 +78,13 @@ def ensure_tree(lock: EnvLock, progress: Progress) -> Path:
         return existing_tree(lock) or _make(lock, progress)
 
 
-@contextlib.contextmanager
-def building(name: str, progress: Progress):  # type: ignore[no-untyped-def]
+def building(name: str, progress: Progress) -> contextlib.AbstractContextManager[None]:
     """Only one build of that name at a time on this machine."""
-    with exclusive(cache_root() / "locks" / name, lambda: progress.say(f"{name}: another build is at work, waiting for it")):
-        yield
+    lock = cache_root() / "locks" / name
+    return exclusive(lock, lambda: progress.say(f"{name}: another build is at work, waiting for it"))
 
 
 def _make(lock: EnvLock, progress: Progress) -> Path:
-    import time
-
     began = time.monotonic()
     staging = trees_root() / f".{lock.name}-{os.getpid()}"
     _remove_abandoned()
@@ -96,7 +94,14 @@ def _make(lock: EnvLock, progress: Progress) -> Path:
             progress.say(f"interpreter not taken from {line}")
         progress.say(f"interpreter: CPython {interpreter.version} ({interpreter.source})")
         site = site_packages(staging, lock.python)
-        install(lock.package, staging / "bin" / "python3", site, lock.trim, progress, label=f"packages of {lock.name}")
+        install(
+            lock.package,
+            staging / "bin" / "python3",
+            site,
+            lock.trim,
+            progress,
+            label=f"packages of {lock.name}",
+        )
         size = sum(file.lstat().st_size for file in staging.rglob("*") if not file.is_dir())
         record = TreeRecord(
             env=lock.name,
@@ -141,8 +146,26 @@ def install(
     wanted = work / "requirements.txt"
     wanted.write_text(requirements(wheels), "utf-8")
     progress.say(f"{label}: unpacking {len(wheels)} wheels, {sum(w.bytes for w in wheels) / 2**20:,.0f} MiB")
-    command = [sources.uv(), "pip", "install", "--quiet", "--no-config", "--no-index", "--find-links", links]
-    command += ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--python", python, "--target", site]
+    command: list[str | Path] = [
+        sources.uv(),
+        "pip",
+        "install",
+        "--quiet",
+        "--no-config",
+        "--no-index",
+        "--find-links",
+        links,
+    ]
+    command += [
+        "--require-hashes",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--python",
+        python,
+        "--target",
+        site,
+    ]
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "PIP_", "PYTHON"))}
     # a cache of its own, on the same file system: files are linked from it, and it goes when the tree is done
     own = {"UV_CACHE_DIR": str(work / "cache"), "UV_PYTHON_DOWNLOADS": "never", "UV_LINK_MODE": "hardlink"}

@@ -22,7 +22,7 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of everything in the letterbox: frozen, named fields, unknown fields refused."""
 
 
-class Weights(Letter, kw_only=True):
+class Weights(Letter, frozen=True, kw_only=True):
     """Which weights the model gets, and why.
 
     kind: `published` (a file whose sha256 the lock or the hub's name pins), `random` (seeded), `file` (the user's).
@@ -35,7 +35,7 @@ class Weights(Letter, kw_only=True):
     note: str = ""  # e.g. "hub unreachable"; shown beside the kind wherever results are shown
 
 
-class Picture(Letter, kw_only=True):
+class Picture(Letter, frozen=True, kw_only=True):
     """One input picture. `label` is the ImageNet class index, or None where nobody labelled it."""
 
     path: str  # relative to the data folder
@@ -44,7 +44,7 @@ class Picture(Letter, kw_only=True):
     label: int | None = None
 
 
-class ExportOptions(Letter, kw_only=True):
+class ExportOptions(Letter, frozen=True, kw_only=True):
     """What the environment's toolchain accepts."""
 
     opset: int
@@ -52,7 +52,7 @@ class ExportOptions(Letter, kw_only=True):
     simplifier: Literal["onnxsim", "onnxruntime"]
 
 
-class RunRequest(Letter, kw_only=True):
+class RunRequest(Letter, frozen=True, kw_only=True):
     """What one run of the pipeline is asked to do."""
 
     schema: int = SCHEMA
@@ -71,7 +71,7 @@ class RunRequest(Letter, kw_only=True):
     use_cache: bool = True
 
 
-class Artifact(Letter, kw_only=True):
+class Artifact(Letter, frozen=True, kw_only=True):
     """One file that the run made; `path` is relative to the run folder."""
 
     path: str
@@ -79,7 +79,7 @@ class Artifact(Letter, kw_only=True):
     bytes: int
 
 
-class StageResult(Letter, kw_only=True):
+class StageResult(Letter, frozen=True, kw_only=True):
     """How one stage ended. A skip and a failure have a reason; `facts` are what it measured."""
 
     name: str
@@ -91,7 +91,7 @@ class StageResult(Letter, kw_only=True):
     facts: dict[str, Fact] = {}
 
 
-class RunReport(Letter, kw_only=True):
+class RunReport(Letter, frozen=True, kw_only=True):
     """What one run did."""
 
     schema: int = SCHEMA
@@ -113,7 +113,7 @@ class RunReport(Letter, kw_only=True):
         return all(s.status == "ok" or (s.status == "skipped" and s.reason) for s in self.stages)
 
 
-class Event(Letter, kw_only=True):
+class Event(Letter, frozen=True, kw_only=True):
     """One line of live progress."""
 
     kind: Literal["run_started", "stage_started", "progress", "stage_finished", "run_finished"]

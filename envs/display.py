@@ -1,0 +1,112 @@
+"""What a person at a terminal sees: bars, stage lines, the closing table. All of it on stderr but the results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from envs.contract import Event, RunReport, StageResult
+
+MARKS = {"ok": "[green]✓[/]", "failed": "[red]✗[/]", "skipped": "[yellow]-[/]"}
+
+
+class Terminal:
+    """Progress on stderr: bars where it is a terminal, one line a step where it is not."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self._live: Progress | None = None
+        self._open = 0
+
+    def say(self, line: str) -> None:
+        """One line for the reader."""
+        self.console.print(line, markup=False, soft_wrap=True)
+
+    def bar(self, label: str, total_bytes: int) -> TerminalBar:
+        """A bar in bytes; off a terminal only the line that names it."""
+        if not self.console.is_terminal:
+            size = f", {total_bytes / 2**20:,.1f} MiB" if total_bytes else ""
+            self.say(f"{label}{size}")
+            return TerminalBar(self, None)
+        if self._live is None:
+            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
+            self._live = Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=self.console)
+            self._live.start()
+        self._open += 1
+        return TerminalBar(self, self._live.add_task(label, total=total_bytes or None))
+
+    def advance(self, task: TaskID, count_bytes: int) -> None:
+        """Move a bar on."""
+        if self._live is not None:
+            self._live.advance(task, count_bytes)
+
+    def close(self) -> None:
+        """One bar is done; the display ends with the last."""
+        self._open -= 1
+        if self._live is not None and self._open == 0:
+            self._live.stop()
+            self._live = None
+
+
+class TerminalBar:
+    """One bar of the terminal's display."""
+
+    def __init__(self, terminal: Terminal, task: TaskID | None) -> None:
+        self._terminal = terminal
+        self._task = task
+
+    def advance(self, count_bytes: int) -> None:
+        """Move it on by so many bytes."""
+        if self._task is not None:
+            self._terminal.advance(self._task, count_bytes)
+
+    def close(self) -> None:
+        """Finish it."""
+        if self._task is not None:
+            self._terminal.close()
+
+
+def show_event(console: Console, event: Event) -> None:
+    """One line a finished stage; what goes on inside one only on a terminal."""
+    if event.kind == "stage_finished" and event.status:
+        when = "from cache" if event.cached else f"{event.elapsed_s:.1f} s"
+        console.print(f"  {MARKS[event.status]} {event.stage:<11} {when:>10}", end="  ")
+        console.print(event.message, markup=False, soft_wrap=True)
+
+
+def mib(count_bytes: object) -> str:
+    """Bytes as MiB with two places."""
+    return f"{count_bytes / 2**20:.2f} MiB" if isinstance(count_bytes, int) else "-"
+
+
+def number(value: object, digits: str = ".4g") -> str:
+    """A measured number, or why there is none."""
+    if isinstance(value, bool) or value is None:
+        return "-"
+    return format(value, digits) if isinstance(value, (int, float)) else str(value)
+
+
+def print_rows(rows: Iterable[Sequence[str]], headings: Sequence[str], title: str | None = None) -> None:
+    """A plain table on stdout."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False).print(table)
+
+
+def stage_named(report: RunReport, name: str) -> StageResult | None:
+    """The result of that stage, if the run came so far."""
+    return next((stage for stage in report.stages if stage.name == name), None)

@@ -1,0 +1,183 @@
+"""`invoke run`: a model through the pipeline, inside an environment, to a verified report."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from envs.build import Built, build
+from envs.contract import STAGES, Event, ExportOptions, RunReport, RunRequest, encode
+from envs.data import PACKAGED_WEIGHTS, TORCHVISION, choose_weights, ensure_data, pictures
+from envs.engines.base import Engine, Mount, Task
+from envs.engines.choose import choose
+from envs.errors import EngineError, WrongUse
+from envs.files import write_atomic
+from envs.lock import EnvLock
+from envs.paths import PIPELINES, runs_root
+from envs.progress import Progress
+from envs.spec import load_spec
+from envs.workspace import bring_module, new_run, pipeline_digest, point_latest
+
+WORKSPACE, DATA, APP = "/workspace", "/data", "/app"
+
+
+class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the caller asks of one run."""
+
+    model: str
+    env: str
+    engine: str
+    weights: str
+    sparsity: str
+    use_cache: bool
+
+
+def standard_mounts(data: Path) -> list[Mount]:
+    """What every container of an environment sees: workspace (writable), data and the pipelines (read-only)."""
+    return [workspace_mount(), Mount(data, DATA), pipelines_mount()]
+
+
+def workspace_mount() -> Mount:
+    """`runs/`, made if it is not there."""
+    runs_root().mkdir(parents=True, exist_ok=True)
+    return Mount(runs_root(), WORKSPACE, writable=True)
+
+
+def pipelines_mount() -> Mount:
+    """The pipelines under a folder of their own name, so that this folder is what the import path names."""
+    return Mount(PIPELINES, f"{APP}/pipelines")
+
+
+def import_path(engine: Engine, *more: str) -> dict[str, str]:
+    """Variables that put `pipelines` (and more folders) on the import path."""
+    parent = str(Path(engine.view(pipelines_mount())).parent)
+    return {"PYTHONPATH": ":".join((parent, *more)), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def run_model(options: RunOptions, progress: Progress, on_event: Callable[[Event], None]) -> RunReport:
+    """Build what is missing, run the pipeline in the engine, give its report (also in the run folder)."""
+    if not re.fullmatch(r"\d{1,3}:\d{1,3}", options.sparsity):
+        raise WrongUse(f"--sparsity {options.sparsity!r} is not N:M", "write it as in 2:4: two kept of every four")
+    module = _module_path(options.model)
+    chosen = choose(options.engine)
+    progress.say(chosen.why)
+    spec = load_spec(options.env)
+    built = build(options.env, chosen, progress)
+    if module is None:
+        check_model(options.model, built.lock)
+    data = ensure_data(built.lock, progress)
+    model = module.stem if module and module.is_file() else module.name if module else options.model
+    run_id, folder = new_run(model)
+    request = RunRequest(
+        run_id=run_id,
+        model=model,
+        module=bring_module(module, folder) if module else None,
+        env=options.env,
+        engine=chosen.engine.name,
+        lock_digest=built.lock.digest,
+        pipeline_digest=pipeline_digest(),
+        run_folder=folder.relative_to(runs_root()).as_posix(),
+        weights=choose_weights(options.weights, model, built.lock, data, folder, progress),
+        pictures=pictures(built.lock),
+        export=ExportOptions(
+            opset=spec.export.opset, ir_version=spec.export.ir_version, simplifier=spec.export.simplifier
+        ),
+        sparsity=options.sparsity,
+        use_cache=options.use_cache,
+    )
+    write_atomic(folder / "request.json", encode(request))
+    weights = f"{request.weights.kind}" + (f" ({request.weights.note})" if request.weights.note else "")
+    progress.say(f"run {model}/{run_id} in {options.env}, weights: {weights}")
+    _run_pipeline(chosen.engine, built, data, folder, on_event)
+    return _read_report(folder, request)
+
+
+def _module_path(model: str) -> Path | None:
+    path = Path(model)
+    return path.absolute() if model.endswith(".py") or "/" in model or path.is_dir() else None
+
+
+def model_names(lock: EnvLock) -> list[str]:
+    """Every name that `--model` takes in that environment, sorted."""
+    packaged = [
+        name for name, collection in PACKAGED_WEIGHTS.items() if any(d.collection == collection for d in lock.data)
+    ]
+    return sorted([*packaged, *(TORCHVISION + one.model for one in lock.hub)])
+
+
+def check_model(name: str, lock: EnvLock) -> None:
+    """WrongUse with the nearest names where the environment knows no such model."""
+    names = model_names(lock)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=3) or difflib.get_close_matches(TORCHVISION + name, names, n=3)
+        hint = f"did you mean {', '.join(near)}? " if near else ""
+        raise WrongUse(
+            f"no model is called {name!r}",
+            f"{hint}`invoke models` lists them; a .py file or folder works too",
+        )
+
+
+def _run_pipeline(engine: Engine, built: Built, data: Path, folder: Path, on_event: Callable[[Event], None]) -> None:
+    mounts = standard_mounts(data)
+    workspace, data_view = engine.view(mounts[0]), engine.view(mounts[1])
+    request = folder.relative_to(runs_root()) / "request.json"
+    command = ["python3", "-m", "pipelines", str(request), "--workspace", workspace, "--data", data_view]
+    task = Task(
+        environment=built.environment,
+        command=command,
+        mounts=mounts,
+        workdir=workspace,
+        variables=import_path(engine),
+    )
+    lines = Lines(on_event)
+    with (folder / "log.txt").open("wb") as log:
+
+        def to_log(block: bytes) -> None:
+            log.write(block)
+            log.flush()
+
+        code = engine.run(task, stdout=lines.take, stderr=to_log)
+    if not (folder / "report.json").exists():
+        tail = (folder / "log.txt").read_text("utf-8", errors="replace").strip().splitlines()
+        why = tail[-1] if tail else "it said nothing"
+        raise EngineError(f"the pipeline ended with {code} and left no report: {why}", f"see {folder / 'log.txt'}")
+
+
+class Lines:
+    """Event lines out of a stream of blocks; a line that is no event is passed over (the run folder has the log)."""
+
+    def __init__(self, on_event: Callable[[Event], None]) -> None:
+        self._on_event = on_event
+        self._rest = b""
+
+    def take(self, block: bytes) -> None:
+        """The next bytes of the stream."""
+        *whole, self._rest = (self._rest + block).split(b"\n")
+        for line in whole:
+            try:
+                event = msgspec.json.decode(line, type=Event)
+            except msgspec.DecodeError:
+                continue
+            self._on_event(event)
+
+
+def _read_report(folder: Path, request: RunRequest) -> RunReport:
+    path = folder / "report.json"
+    try:
+        report = msgspec.json.decode(path.read_bytes(), type=RunReport)
+    except msgspec.DecodeError as error:
+        raise EngineError(f"{path}: not a report: {error}", "keep it and report this as a fault of the tool") from error
+    if (report.run_id, report.lock_digest, report.pipeline_digest) != (
+        request.run_id,
+        request.lock_digest,
+        request.pipeline_digest,
+    ):
+        raise EngineError(f"{path}: it belongs to another request", "run again")
+    if {stage.name for stage in report.stages} != set(STAGES):
+        raise EngineError(f"{path}: not every stage is in it", "run again")
+    point_latest(folder)
+    return report

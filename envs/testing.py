@@ -1,0 +1,166 @@
+"""`invoke test`: the host's tests here, the pipelines' and the environment's inside the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+from envs import process, sources
+from envs.build import Built, build
+from envs.data import ensure_data
+from envs.display import Terminal
+from envs.engines.base import Engine, Mount, Task
+from envs.engines.choose import choose
+from envs.files import write_atomic
+from envs.paths import LOCKS, ROOT, cache_root
+from envs.run import import_path, standard_mounts
+from envs.tree import ensure_test_tree
+
+TOOLS = "/tools"
+LOCK_VIEW = "/lock"
+
+
+def ensure_dev_tools(terminal: Terminal) -> None:
+    """pytest, ruff and mypy in the tool's own environment, from hashed requirements, once."""
+    wanted = LOCKS / "dev.txt"
+    stamp = Path(sys.prefix) / "dev-made-from.txt"
+    if stamp.exists() and stamp.read_bytes() == wanted.read_bytes():
+        return
+    terminal.say("installing the test tools into .venv (once)")
+    process.run(
+        [
+            sources.uv(),
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            sys.executable,
+            "--require-hashes",
+            "-r",
+            wanted,
+        ]
+    )
+    write_atomic(stamp, wanted.read_bytes())
+
+
+def run_suites(env: str, engine: str, host_only: bool, keyword: str, terminal: Terminal) -> int:
+    """Run every suite to its end; 0 where all are green. The last line counts all of them together."""
+    ensure_dev_tools(terminal)
+    counts: dict[str, int] = {}
+    codes = [_host_suite(keyword, counts, terminal)]
+    if not host_only:
+        chosen = choose(engine)
+        terminal.say(chosen.why)
+        built = build(env, chosen, terminal)
+        codes += [
+            _inside(suite, chosen.engine, built, keyword, counts, terminal) for suite in ("pipelines", "environment")
+        ]
+    total = ", ".join(f"{number} {what}" for what, number in sorted(counts.items()))
+    print(f"all suites: {total}" if total else "all suites: nothing ran", flush=True)  # noqa: T201
+    return 0 if not any(codes) else 1
+
+
+def _host_suite(keyword: str, counts: dict[str, int], terminal: Terminal) -> int:
+    terminal.say("host tests")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "tests",
+        "--ignore=tests/pipelines",
+        "--ignore=tests/environment",
+    ]
+    command += ["-q", *(["-k", keyword] if keyword else [])]
+    started = process.attach(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=ROOT, stdout=subprocess.PIPE)
+    seen = Tail()
+    assert started.stdout is not None
+    for line in started.stdout:
+        seen.take(line)
+    return _ended(started.wait(), seen, counts)
+
+
+def _inside(suite: str, engine: Engine, built: Built, keyword: str, counts: dict[str, int], terminal: Terminal) -> int:
+    terminal.say(f"{suite} tests inside {built.environment.name} ({engine.name})")
+    tools = Mount(ensure_test_tree(built.lock, built.environment.tree, terminal), TOOLS)
+    tests = Mount(ROOT / "tests", "/tests/tests")
+    lock = Mount(_lock_folder(built), LOCK_VIEW)
+    mounts = [*standard_mounts(ensure_data(built.lock, terminal)), tools, tests, lock]
+    folder = engine.view(tests)
+    command = [
+        "python3",
+        "-m",
+        "pytest",
+        f"{folder}/{suite}",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        folder,
+    ]
+    command += [f"--lock={engine.view(lock)}/lock.json", f"--engine={engine.name}"] if suite == "environment" else []
+    command += ["-k", keyword] if keyword else []
+    task = Task(
+        environment=built.environment,
+        command=command,
+        mounts=mounts,
+        workdir=engine.view(mounts[0]),
+        variables={
+            **import_path(engine, engine.view(tools), str(Path(folder).parent)),
+            "OMP_NUM_THREADS": "1",
+            "EDGEKILN_TEST_DATA": engine.view(mounts[1]),
+            "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis",  # noqa: S108 - the container's own tmpfs
+        },
+    )
+    seen = Tail()
+    return _ended(engine.run(task, stdout=seen.take, stderr=seen.take), seen, counts)
+
+
+def _lock_folder(built: Built) -> Path:
+    """The lock as JSON, for the inside that has no TOML reader."""
+    folder = cache_root() / "locks-json" / built.lock.digest.removeprefix("sha256:")
+    write_atomic(folder / "lock.json", msgspec.json.encode(built.lock))
+    return folder
+
+
+class Tail:
+    """Passes pytest's output on and remembers its closing line."""
+
+    def __init__(self) -> None:
+        self.text = b""
+
+    def take(self, block: bytes) -> None:
+        """The next bytes."""
+        sys.stdout.buffer.write(block)
+        sys.stdout.buffer.flush()
+        self.text = (self.text + block)[-4000:]
+
+    def counts(self) -> dict[str, int]:
+        """What pytest's summary counts: passed, failed, skipped, errors."""
+        lines = self.text.decode(errors="replace").splitlines()
+        summary = next((line for line in reversed(lines) if re.search(r"\d+ (passed|failed|skipped|error)", line)), "")
+        return {what: int(number) for number, what in re.findall(r"(\d+) (passed|failed|skipped|error)", summary)}
+
+
+def _ended(code: int, seen: Tail, counts: dict[str, int]) -> int:
+    for what, number in seen.counts().items():
+        counts[what] = counts.get(what, 0) + number
+    return code
+
+
+def run_linters(terminal: Terminal) -> int:
+    """ruff check, ruff format --check and mypy --strict; 0 where all are clean."""
+    ensure_dev_tools(terminal)
+    tool = Path(sys.executable).parent
+    commands: tuple[list[str | Path], ...] = (
+        [tool / "ruff", "check", "."],
+        [tool / "ruff", "format", "--check", "."],
+        [tool / "mypy", "tasks.py", "envs"],
+        [tool / "mypy", "pipelines"],
+    )
+    codes = [process.attach(command, env=os.environ, cwd=ROOT).wait() for command in commands]
+    return 0 if not any(codes) else 1

@@ -1,0 +1,47 @@
+"""Shared by the host's tests: a cache and a workspace of their own, and the rule for tests that want an engine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "engine: needs a Docker Engine; skipped without one, never where CI=true")
+
+
+def engine_answers() -> bool:
+    if shutil.which("docker") is None and not Path("/var/run/docker.sock").exists():
+        return False
+    from envs.engines.choose import choose
+
+    return choose("auto").docker is not None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    wanting = [item for item in items if item.get_closest_marker("engine")]
+    if wanting and os.environ.get("CI") != "true" and not engine_answers():
+        for item in wanting:
+            item.add_marker(pytest.mark.skip(reason="no Docker Engine answers here"))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and no sources but those the test names."""
+    monkeypatch.setenv("EDGEKILN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty workspace."""
+    monkeypatch.setenv("EDGEKILN_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"

@@ -1,0 +1,118 @@
+"""Pictures and weights: locked bytes only, and random weights never in silence."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from making import small_lock
+from serving import Server, make_wheel, serving
+
+from envs import data, sources
+from envs.errors import FetchError, WrongUse
+from envs.lock import EnvLock, LockedData, LockedFile, LockedHubWeights
+from envs.progress import Silent
+
+PICTURE = b"not really a picture"
+WEIGHTS = b"not really weights"
+PREFIX = hashlib.sha256(WEIGHTS).hexdigest()[:8]
+
+
+class Said(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.fixture
+def server(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    sources.index_url.cache_clear()
+    with serving() as made:
+        monkeypatch.setenv("EDGEKILN_INDEX_URL", f"{made.url}/simple")
+        monkeypatch.setenv("EDGEKILN_HUB_URL", f"{made.url}/models")
+        yield made
+    sources.index_url.cache_clear()
+
+
+@pytest.fixture
+def lock(server: Server, tmp_path: Path) -> EnvLock:
+    name = "pics/imagenet_00_243.jpg"
+    wheel = make_wheel(tmp_path / "wheels", "pics", "1.0", {name: PICTURE, "pics/other.txt": b"-"})
+    server.add_wheels(tmp_path / "wheels")
+    file = LockedFile(path=name, sha256=hashlib.sha256(PICTURE).hexdigest(), bytes=len(PICTURE))
+    hub = LockedHubWeights(model="net", name="V1", file=f"net-{PREFIX}.pth", sha256_prefix=PREFIX)
+    return small_lock(tmp_path / "small", data=(LockedData(collection="c", wheel=wheel, files=(file,)),), hub=(hub,))
+
+
+def choose(lock: EnvLock, tmp_path: Path, choice: str, progress: Silent | None = None) -> data.Weights:
+    folder = data.ensure_data(lock, Silent())
+    return data.choose_weights(choice, "onnx_tv_net", lock, folder, tmp_path, progress or Silent())
+
+
+def test_only_locked_files_are_laid_out(lock: EnvLock) -> None:
+    folder = data.ensure_data(lock, Silent())
+    files = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
+    assert files == ["c/pics/imagenet_00_243.jpg"]
+    assert data.ensure_data(lock, Silent()) == folder
+
+
+def test_labels_are_read_from_names(lock: EnvLock) -> None:
+    (picture,) = data.pictures(lock)
+    assert (picture.collection, picture.label) == ("c", 243)
+
+
+def test_a_file_that_is_not_the_locked_one_is_refused(lock: EnvLock) -> None:
+    one = lock.data[0]
+    wrong = msgspec.structs.replace(one, files=(msgspec.structs.replace(one.files[0], sha256="0" * 64),))
+    with pytest.raises(FetchError, match=r"imagenet_00_243.jpg is not what the lock says"):
+        data.ensure_data(msgspec.structs.replace(lock, data=(wrong,)), Silent())
+
+
+def test_published_weights_come_from_the_hub_by_their_hash(lock: EnvLock, server: Server, tmp_path: Path) -> None:
+    server.files[f"/models/net-{PREFIX}.pth"] = ("application/octet-stream", WEIGHTS)
+    chosen = choose(lock, tmp_path, "auto")
+    assert (chosen.kind, chosen.sha256) == ("published", hashlib.sha256(WEIGHTS).hexdigest())
+    count = len(server.requests)
+    choose(lock, tmp_path, "auto")
+    assert len(server.requests) == count
+
+
+def test_an_unreachable_hub_means_random_weights_and_says_so(
+    lock: EnvLock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEKILN_HUB_URL", "http://127.0.0.1:9")
+    said = Said()
+    chosen = choose(lock, tmp_path, "auto", said)
+    assert (chosen.kind, chosen.seed, chosen.note) == ("random", 0, "hub unreachable")
+    assert any("random" in line and "can't be reached" in line for line in said.lines)
+
+
+def test_wrong_bytes_from_the_hub_are_an_error_not_a_reason_to_guess(
+    lock: EnvLock, server: Server, tmp_path: Path
+) -> None:
+    server.files[f"/models/net-{PREFIX}.pth"] = ("application/octet-stream", b"evil")
+    with pytest.raises(FetchError, match=r"does not start with"):
+        choose(lock, tmp_path, "auto")
+    assert not list(data.ensure_data(lock, Silent()).glob("hub/*"))
+
+
+def test_the_user_s_own_file_is_copied_into_the_run(lock: EnvLock, tmp_path: Path) -> None:
+    (tmp_path / "mine.pth").write_bytes(WEIGHTS)
+    chosen = choose(lock, tmp_path, str(tmp_path / "mine.pth"))
+    assert (chosen.kind, chosen.file) == ("file", "input/weights.pth")
+    assert (tmp_path / "input/weights.pth").read_bytes() == WEIGHTS
+
+
+@pytest.mark.parametrize("choice", ["random:x", "random:-1", "randomly", "no/such/file.pth"])
+def test_a_choice_that_means_nothing_is_refused(lock: EnvLock, tmp_path: Path, choice: str) -> None:
+    with pytest.raises(WrongUse, match=choice.partition(":")[0]):
+        choose(lock, tmp_path, choice)
+
+
+def test_a_seed_is_taken_as_given(lock: EnvLock, tmp_path: Path) -> None:
+    assert choose(lock, tmp_path, "random:7").seed == 7
