@@ -104,7 +104,10 @@ def print_rows(rows: Iterable[Sequence[str]], headings: Sequence[str], title: st
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 1000  # a pipe has no width to wrap at
+    console.print(table)
 
 
 def stage_named(report: RunReport, name: str) -> StageResult | None:

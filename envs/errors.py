@@ -37,6 +37,13 @@ class WrongUse(EdgekilnError):
     code = "wrong-use"
 
 
+class CommandMissing(WrongUse):
+    """A command that is not in the environment; the code is a shell's."""
+
+    exit_code = 127
+    code = "no-such-command"
+
+
 class SpecError(WrongUse):
     """A spec or lock file that can't be read as it stands."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from envs.errors import BuildError
+from envs.errors import BuildError, CommandMissing
 
 
 def run(
@@ -40,20 +40,23 @@ def attach(
     cwd: Path | None = None,
     stdout: int | None = None,
     stderr: int | None = None,
+    no_stdin: bool = False,
     new_group: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Start with the caller's own streams unless told otherwise; the caller waits for it."""
+    """Start with the caller's own streams unless told otherwise; the caller waits for it.
+
+    CommandMissing where there is no such command on the PATH of `env`.
+    """
+    words = [str(word) for word in command]
+    found = shutil.which(words[0], path=env.get("PATH"))
+    if found is None:
+        raise CommandMissing(f"{words[0]}: no such command in the environment")
     return subprocess.Popen(
-        [str(word) for word in command],
+        [found, *words[1:]],
         env=dict(env),
         cwd=cwd,
+        stdin=subprocess.DEVNULL if no_stdin else None,
         stdout=stdout,
         stderr=stderr,
         start_new_session=new_group,
     )
-
-
-def replace(command: Sequence[str | Path], *, env: Mapping[str, str]) -> None:
-    """Become that command; does not return."""
-    words = [str(word) for word in command]
-    os.execvpe(words[0], words, dict(env))  # noqa: S606 - no shell is involved

@@ -25,10 +25,11 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Weights(Letter, frozen=True, kw_only=True):
     """Which weights the model gets, and why.
 
-    kind: `published` (a file whose sha256 the lock or the hub's name pins), `random` (seeded), `file` (the user's).
+    kind: `published` (a file whose sha256 the lock or the hub's name pins), `random` (seeded), `file` (the user's),
+    `module` (whatever a person's module brings).
     """
 
-    kind: Literal["published", "random", "file"]
+    kind: Literal["published", "random", "file", "module"]
     file: str | None = None  # relative to the data folder (published) or to the run folder (file)
     sha256: str | None = None
     seed: int | None = None  # kind == "random" only

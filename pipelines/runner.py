@@ -1,0 +1,204 @@
+"""Runs the plan: order, cache, time and record. Every stage of the contract is in the report, whatever happened."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipelines.cache import Cache, Entry, key_of, sha256_file, write_atomic
+from pipelines.contract import Artifact, Event, Fact, RunReport, RunRequest, StageResult, encode
+from pipelines.errors import PipelineError
+from pipelines.stage import Context, InputFile, Outcome, Stage
+
+RECORDED_VERSIONS = ("torch", "torchvision", "onnx", "onnxruntime", "onnxsim", "numpy", "protobuf", "pillow")
+
+
+@dataclass
+class _Run:
+    """What the run knows so far."""
+
+    request: RunRequest
+    workspace: Path
+    data: Path
+    cache: Cache
+    emit: Callable[[Event], None]
+    results: list[StageResult] = field(default_factory=list)
+    artifacts: list[Artifact] = field(default_factory=list)
+    files: dict[str, dict[str, Path]] = field(default_factory=dict)  # stage -> output -> path in the run folder
+    facts: dict[str, Mapping[str, Fact]] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return self.workspace / self.request.run_folder
+
+
+def run(
+    request: RunRequest, stages: Sequence[Stage], workspace: Path, data: Path, emit: Callable[[Event], None]
+) -> RunReport:
+    """Run the stages in order and write `report.json` into the run folder."""
+    state = _Run(request, workspace, data, Cache(workspace / ".cache"), emit)
+    emit(Event(kind="run_started", message=request.run_id))
+    for stage in stages:
+        _one(stage, state)
+    report = RunReport(
+        run_id=request.run_id,
+        model=request.model,
+        env=request.env,
+        engine=request.engine,
+        lock_digest=request.lock_digest,
+        pipeline_digest=request.pipeline_digest,
+        run_folder=request.run_folder,
+        weights=request.weights,
+        versions=versions(),
+        stages=tuple(state.results),
+        artifacts=tuple(state.artifacts),
+    )
+    write_atomic(state.folder / "report.json", encode(report))
+    emit(Event(kind="run_finished", status="ok" if report.ok else "failed"))
+    return report
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides results, read without importing it."""
+    found = {}
+    for name in RECORDED_VERSIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _one(stage: Stage, state: _Run) -> None:
+    state.emit(Event(kind="stage_started", stage=stage.name))
+    began = time.monotonic()
+    missing = [r.name for r in state.results if r.name in stage.needs and r.status != "ok"]
+    if missing:
+        entry, cached = _ended("skipped", f"{missing[0]} did not end well"), False
+    else:
+        entry, cached = _answer(stage, state)
+    laid = state.cache.lay_out(entry.outputs, state.folder / "artifacts" / stage.name)
+    paths = {name: path.relative_to(state.folder).as_posix() for name, path in laid.items()}
+    state.files[stage.name] = dict(laid)
+    state.facts[stage.name] = entry.facts
+    state.artifacts += [Artifact(path=paths[a.path], sha256=a.sha256, bytes=a.bytes) for a in entry.outputs]
+    elapsed_s = round(time.monotonic() - began, 3)
+    state.results.append(
+        StageResult(
+            name=stage.name,
+            status=entry.status,
+            reason=entry.reason,
+            elapsed_s=elapsed_s,
+            cached=cached,
+            outputs=tuple(paths.values()),
+            facts=dict(entry.facts),
+        )
+    )
+    state.emit(
+        Event(
+            kind="stage_finished",
+            stage=stage.name,
+            status=entry.status,
+            message=entry.reason or entry.summary,
+            elapsed_s=elapsed_s,
+            cached=cached,
+        )
+    )
+
+
+def _answer(stage: Stage, state: _Run) -> tuple[Entry, bool]:
+    """From the cache where its key is known, else by running it; only what did not fail is remembered."""
+    request = state.request
+    try:
+        files = stage.input_files(request, state.data, state.folder)
+        _check(files)
+    except PipelineError as error:
+        return _ended("failed", str(error)), False
+    inputs = {f"{name}/{out}": path for name in stage.needs for out, path in state.files[name].items()}
+    made = {a.path: a.sha256 for a in state.artifacts}
+    key = key_of(
+        stage.name,
+        stage.parameters(request),
+        [file.sha256 for file in files],
+        {name: made[path.relative_to(state.folder).as_posix()] for name, path in inputs.items()},
+        {name: dict(state.facts[name]) for name in stage.needs},
+        request.lock_digest,
+        request.pipeline_digest,
+    )
+    if request.use_cache and (entry := state.cache.find(key)):
+        return entry, True
+    entry = _run_stage(stage, state, inputs)
+    if entry.status != "failed":
+        state.cache.put(key, entry)
+    return entry, False
+
+
+def _check(files: Sequence[InputFile]) -> None:
+    for file in files:
+        if not file.path.is_file():
+            raise PipelineError(f"{file.path.name} is missing", "run the command again, it unpacks the data anew")
+        if sha256_file(file.path) != file.sha256:
+            raise PipelineError(
+                f"{file.path.name} is corrupt: its sha256 is not the locked one",
+                f"remove {file.path.parent} and run again",
+            )
+
+
+def _run_stage(stage: Stage, state: _Run, inputs: Mapping[str, Path]) -> Entry:
+    scratch = state.workspace / ".cache" / "scratch"
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=f"{stage.name}-") as folder:
+        out = Path(folder)
+
+        def progress(what: str, done: int, total: int) -> None:
+            state.emit(Event(kind="progress", stage=stage.name, message=what, done=done, total=total))
+
+        context = Context(
+            request=state.request,
+            data=state.data,
+            run_folder=state.folder,
+            out=out,
+            inputs=inputs,
+            results=dict(state.facts),
+            progress=progress,
+        )
+        try:
+            outcome = stage.run(context)
+        except PipelineError as error:
+            return _failed(out, state, str(error), "")
+        except Exception as error:  # a stage's fault must not take the report with it
+            what = str(error).strip().splitlines() or ["no message"]
+            reason = f"{type(error).__name__}: {what[0]} (the traceback is in artifacts/{stage.name}/error.txt)"
+            return _failed(out, state, reason, traceback.format_exc())
+        return _entry(outcome, out, state)
+
+
+def _entry(outcome: Outcome, out: Path, state: _Run) -> Entry:
+    return Entry(
+        status=outcome.status,
+        reason=outcome.reason,
+        summary=outcome.summary,
+        facts=dict(outcome.facts),
+        outputs=state.cache.take(out),
+    )
+
+
+def _failed(out: Path, state: _Run, reason: str, trace: str) -> Entry:
+    """Half-made outputs are not handed on; the traceback is."""
+    shutil.rmtree(out)
+    out.mkdir()
+    if trace:
+        (out / "error.txt").write_text(trace, "utf-8")
+    return _entry(Outcome(status="failed", reason=reason), out, state)
+
+
+def _ended(status: str, reason: str) -> Entry:
+    return Entry(
+        status="skipped" if status == "skipped" else "failed", reason=reason, summary="", facts={}, outputs=()
+    )

@@ -1,0 +1,1 @@
+"""Sparsity: patterns, and what follows from them."""

@@ -1,0 +1,128 @@
+"""N:M patterns: N kept of every M consecutive elements along the input-channel axis (specification, section 9)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+_PAIRWISE_UP_TO = 16  # beyond it m*(m-1)/2 comparisons cost more than a sort
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A group that keeps too many: `index` is its place in all axes but the pattern's, in their order."""
+
+    index: tuple[int, ...]
+    group: int
+    nonzeros: int
+
+
+@dataclass(frozen=True)
+class NMPattern:
+    """n kept of every m consecutive elements. ValueError unless 1 <= n < m, both whole numbers."""
+
+    n: int
+    m: int
+
+    def __post_init__(self) -> None:
+        for name, value in (("n", self.n), ("m", self.m)):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ValueError(f"{name}: {value!r} is not a whole number")
+        if self.n < 1:
+            raise ValueError(f"n: {self.n} keeps nothing")
+        if self.n >= self.m:
+            raise ValueError(f"n: {self.n} of m: {self.m} prunes nothing")
+
+    @classmethod
+    def parse(cls, text: str) -> NMPattern:
+        """`"2:4"`. ValueError for anything else."""
+        n, colon, m = text.partition(":") if isinstance(text, str) else ("", "", "")
+        if not (colon and n.isascii() and n.isdigit() and m.isascii() and m.isdigit()):
+            raise ValueError(f"text: {text!r} is not N:M, as in 2:4")
+        return cls(int(n), int(m))
+
+    def __str__(self) -> str:
+        return f"{self.n}:{self.m}"
+
+    @property
+    def index_bits(self) -> int:
+        """Position bits per group as hardware stores them: n indices of ceil(log2 m) bits."""
+        return self.n * math.ceil(math.log2(self.m))
+
+    @property
+    def entropy_bits(self) -> int:
+        """Position bits per group that any code needs: ceil(log2 C(m, n))."""
+        return math.ceil(math.log2(math.comb(self.m, self.n)))
+
+    def mask(self, weight: Array, axis: int = 1) -> Array:
+        """bool, the shape of `weight`: True for the n largest |w| of each group of m along `axis`.
+
+        Ties go to the lowest index; a ragged last group counts as zero-padded. ValueError for NaN or a wrong axis.
+        """
+        groups = self._groups(_magnitude(weight), axis)
+        kept = _largest(groups, self.n)
+        flat = kept.reshape(*kept.shape[:-2], -1)[..., : weight.shape[axis]]
+        return np.ascontiguousarray(np.moveaxis(flat, -1, axis))
+
+    def retained_magnitude(self, weight: Array, axis: int = 1) -> float:
+        """Sum of |w| over what `mask` keeps, in float64."""
+        kept = _magnitude(weight)[self.mask(weight, axis)]
+        return float(kept.sum(dtype=np.float64))
+
+    def holds(self, weight: Array, axis: int = 1) -> bool:
+        """True where no group has more than n nonzeros."""
+        return bool((self._nonzeros(weight, axis) <= self.n).all())
+
+    def violations(self, weight: Array, axis: int = 1) -> list[Violation]:
+        """Every group with more than n nonzeros."""
+        nonzeros = self._nonzeros(weight, axis)
+        return [
+            Violation(tuple(int(i) for i in place[:-1]), int(place[-1]), int(nonzeros[tuple(place)]))
+            for place in np.argwhere(nonzeros > self.n)
+        ]
+
+    def _nonzeros(self, weight: Array, axis: int) -> Array:
+        return np.count_nonzero(self._groups(np.asarray(weight) != 0, axis), axis=-1)
+
+    def _groups(self, values: Array, axis: int) -> Array:
+        """[..., groups, m], the pattern's axis last, padded with zeros."""
+        if not -values.ndim <= axis < values.ndim:
+            raise ValueError(f"axis: {axis} is none of a weight of shape {values.shape}")
+        last = np.moveaxis(values, axis, -1)
+        if ragged := -last.shape[-1] % self.m:
+            last = np.concatenate([last, np.zeros((*last.shape[:-1], ragged), last.dtype)], axis=-1)
+        return last.reshape(*last.shape[:-1], -1, self.m)
+
+
+def _magnitude(weight: Array) -> Array:
+    values = np.asarray(weight)
+    if values.dtype.kind in "iu":
+        return np.abs(values.astype(np.int64))  # |-128| does not fit int8
+    if values.dtype.kind != "f":
+        raise ValueError(f"weight: dtype {values.dtype} has no magnitude")
+    if np.isnan(values).any():
+        raise ValueError("weight: holds NaN")
+    return np.abs(values)
+
+
+def _largest(groups: Array, n: int) -> Array:
+    """True for the n largest of the last axis, ties to the lowest index."""
+    m = groups.shape[-1]
+    if m > _PAIRWISE_UP_TO:
+        order = np.argsort(-groups, axis=-1, kind="stable")
+        kept = np.zeros(groups.shape, bool)
+        np.put_along_axis(kept, order[..., :n], True, axis=-1)
+        return kept
+    columns = [np.ascontiguousarray(groups[..., i]) for i in range(m)]
+    ahead = [np.zeros(columns[0].shape, np.uint8) for _ in range(m)]
+    for i in range(m):
+        for j in range(i + 1, m):
+            first = columns[i] >= columns[j]  # on a tie the lower index is ahead
+            ahead[j] += first
+            ahead[i] += ~first
+    return np.stack([count < n for count in ahead], axis=-1)

@@ -1,0 +1,61 @@
+"""collect: what was measured, as one text file for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.contract import Fact, RunRequest
+from pipelines.stage import Context, InputFile, Outcome
+
+
+class Collect:
+    """Writes `MODEL_results.txt`. It holds no clock: the same results, the same bytes."""
+
+    name = "collect"
+    needs = ("export", "sparsify", "verify")
+
+    def parameters(self, request: RunRequest) -> Mapping[str, Any]:
+        """What the text names."""
+        weights = request.weights
+        return {"model": request.model, "env": request.env, "weights": [weights.kind, weights.note, weights.seed]}
+
+    def input_files(self, request: RunRequest, data: Path, run_folder: Path) -> Sequence[InputFile]:
+        """None beside the stages' outputs."""
+        del request, data, run_folder
+        return ()
+
+    def run(self, context: Context) -> Outcome:
+        """Write it."""
+        import json
+
+        request = context.request
+        verified = json.loads(context.inputs["verify/verify.json"].read_text("utf-8"))
+        seed = f", seed {request.weights.seed}" if request.weights.kind == "random" else ""
+        note = f" ({request.weights.note})" if request.weights.note else ""
+        lines = [
+            f"model: {request.model}",
+            f"environment: {request.env}, {request.lock_digest}",
+            f"weights: {request.weights.kind}{note}{seed}",
+            "",
+        ]
+        for stage in self.needs:
+            lines += [f"[{stage}]", *(f"{name}: {_shown(value)}" for name, value in context.results[stage].items()), ""]
+        lines += ["[findings]", *(_finding(one) for one in verified["findings"]), ""]
+        lines += ["[top-5 classes: dense | sparse]"]
+        for one in verified["pictures"]:
+            label = "" if one["label"] is None else f" (labelled {one['label']})"
+            dense, sparse = (" ".join(str(c) for c in one[kind]) for kind in ("dense_top5", "sparse_top5"))
+            lines.append(f"{one['path']}{label}: {dense} | {sparse}")
+        name = f"{request.model}_results.txt"
+        (context.out / name).write_text("\n".join(lines) + "\n", "utf-8")
+        return Outcome(summary=name)
+
+
+def _shown(value: Fact) -> str:
+    return "not measured" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _finding(one: Mapping[str, Any]) -> str:
+    return f"{one['status']:<8}{one['name']}: {one['detail']}"

@@ -1,0 +1,145 @@
+"""export: the network as an ONNX file that the toolchain accepts, and the framework's own answers to compare with."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.contract import RunRequest
+from pipelines.errors import PipelineError
+from pipelines.models import find
+from pipelines.models.base import Model
+from pipelines.stage import Context, InputFile, Outcome
+from pipelines.stages.fetch import module_files
+
+SIMPLIFIED_LIMIT = 1e-4  # times the largest output, where that is above 1
+
+
+class Export:
+    """Writes `model.onnx` (static shapes, checked, simplified) and `reference.npz` (torch's outputs, [N, ...])."""
+
+    name = "export"
+    needs = ("fetch", "preprocess")
+
+    def parameters(self, request: RunRequest) -> Mapping[str, Any]:
+        """What the toolchain accepts, and which model."""
+        options = request.export
+        return {
+            "model": request.model,
+            "kind": request.weights.kind,
+            "opset": options.opset,
+            "ir_version": options.ir_version,
+            "simplifier": options.simplifier,
+        }
+
+    def input_files(self, request: RunRequest, data: Path, run_folder: Path) -> Sequence[InputFile]:
+        """A person's module."""
+        del data
+        return module_files(request, run_folder)
+
+    def run(self, context: Context) -> Outcome:
+        """Export, check, simplify, and prove that simplifying changed nothing."""
+        import numpy as np
+        import onnx
+
+        from pipelines.graph.tidy import simplified, tidy
+        from pipelines.inference import largest_difference, outputs_of, save_outputs
+
+        options = context.request.export
+        with np.load(context.inputs["preprocess/inputs.npz"], allow_pickle=False) as saved:
+            images = saved["images"]
+        model = find(context.request, context.run_folder)
+        if (file := model.onnx_file()) is not None:
+            raw, reference = _from_file(file, options.opset), None
+        else:
+            raw, reference = _from_network(model, context, images)
+        raw = tidy(raw, images[:1].shape, options.ir_version)
+        final = tidy(simplified(raw, options.simplifier), images[:1].shape, options.ir_version)
+        onnx.checker.check_model(final, full_check=True)
+        written = next(one.version for one in final.opset_import if one.domain == "")
+        if (written, final.ir_version) != (options.opset, options.ir_version):
+            raise PipelineError(f"exported opset {written}, IR {final.ir_version}, not {options.opset}, {options.ir_version}")
+        before = outputs_of(raw.SerializeToString(), images[:2])
+        difference = largest_difference(before, outputs_of(final.SerializeToString(), images[:2]))
+        if difference > SIMPLIFIED_LIMIT * max(1.0, *(float(np.abs(one).max()) for one in before)):
+            raise PipelineError(f"{options.simplifier} changed the outputs by {difference:.3g}", "choose another simplifier")
+        path = context.out / "model.onnx"
+        path.write_bytes(final.SerializeToString(deterministic=True))
+        reference = reference or outputs_of(raw.SerializeToString(), images)
+        save_outputs(context.out / "reference.npz", reference)
+        size = path.stat().st_size
+        return Outcome(
+            summary=f"opset {options.opset}, IR {options.ir_version}, {len(final.graph.node)} nodes, {size / 2**20:.1f} MiB",
+            facts={
+                "opset": options.opset,
+                "ir_version": options.ir_version,
+                "nodes": len(final.graph.node),
+                "dense_bytes": size,
+                "simplify_max_abs_diff": difference,
+                "reference": "torch" if model.onnx_file() is None else "the given ONNX file in onnxruntime",
+            },
+        )
+
+
+def _from_file(file: Path, opset: int) -> Any:
+    import onnx
+
+    try:
+        model = onnx.load(str(file))
+        onnx.checker.check_model(model)
+    except Exception as error:  # the checker and protobuf have no common base
+        raise PipelineError(f"{file.name} is no valid ONNX file: {str(error).strip().splitlines()[0]}") from error
+    given = next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), 0)
+    if given != opset:
+        try:
+            model = onnx.version_converter.convert_version(model, opset)
+        except Exception as error:
+            raise PipelineError(f"{file.name} has opset {given} and can't be converted to {opset}: {error}") from error
+    return model
+
+
+def _from_network(model: Model, context: Context, images: Any) -> tuple[Any, list[Any]]:
+    import io
+
+    import onnx
+    import torch
+
+    from pipelines.safe_load import load_state
+
+    torch.manual_seed(context.request.weights.seed or 0)
+    network = model.build(published=context.request.weights.kind in ("published", "file"))
+    network.load_state_dict(load_state(context.inputs["fetch/state.pth"]))
+    network = model.ready(network)
+    buffer = io.BytesIO()
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tracer warnings: what matters is compared in numbers below
+            torch.onnx.export(
+                network,
+                torch.from_numpy(images[:1]),
+                buffer,
+                opset_version=context.request.export.opset,
+                input_names=["input"],
+                output_names=["output"],
+            )
+    except Exception as error:  # unsupported operators come as several types of errors
+        line = str(error).strip().splitlines() or [type(error).__name__]
+        raise PipelineError(f"{model.name} can't be exported at opset {context.request.export.opset}: {line[0]}") from error
+    return onnx.load_from_string(buffer.getvalue()), _answers(network, images, context)
+
+
+def _answers(network: Any, images: Any, context: Context) -> list[Any]:
+    """The network's own outputs, each [N, ...]."""
+    import numpy as np
+    import torch
+
+    rows = []
+    with torch.no_grad():
+        for place, image in enumerate(images):
+            given = network(torch.from_numpy(image[None]))
+            many = given if isinstance(given, (tuple, list)) else (given,)
+            rows.append([one.numpy() for one in many])
+            context.progress("torch", place + 1, len(images))
+    return [np.concatenate(column) for column in zip(*rows)]

@@ -1,0 +1,73 @@
+"""fetch: pictures and weights are there and are the locked ones; the network's state as one file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.contract import RunRequest
+from pipelines.errors import PipelineError
+from pipelines.models import find
+from pipelines.models.base import Model
+from pipelines.stage import Context, InputFile, Outcome
+
+
+class Fetch:
+    """Writes `state.pth` (a state dict), but for a model that comes as an ONNX file."""
+
+    name = "fetch"
+    needs = ()
+
+    def parameters(self, request: RunRequest) -> Mapping[str, Any]:
+        """Model and weights."""
+        return {"model": request.model, "kind": request.weights.kind, "seed": request.weights.seed}
+
+    def input_files(self, request: RunRequest, data: Path, run_folder: Path) -> Sequence[InputFile]:
+        """Every picture, the weights' file, and a person's module with its neighbours."""
+        files = [InputFile(data / picture.path, picture.sha256) for picture in request.pictures]
+        weights = request.weights
+        if weights.file and weights.sha256:
+            files.append(InputFile((data if weights.kind == "published" else run_folder) / weights.file, weights.sha256))
+        return [*files, *module_files(request, run_folder)]
+
+    def run(self, context: Context) -> Outcome:
+        """Build, load strictly, save."""
+        import torch
+
+        request = context.request
+        model = find(request, context.run_folder)
+        if model.onnx_file() is not None:
+            return Outcome(summary=f"{len(request.pictures)} pictures, the model is an ONNX file")
+        torch.manual_seed(request.weights.seed or 0)
+        network = model.build(published=request.weights.kind in ("published", "file"))
+        if request.weights.file:
+            root = context.data if request.weights.kind == "published" else context.run_folder
+            _load(network, root / request.weights.file, model)
+        state = network.state_dict()
+        torch.save(state, context.out / "state.pth")
+        count = sum(value.numel() for name, value in network.named_parameters())
+        return Outcome(
+            summary=f"{len(request.pictures)} pictures, {count / 1e6:.2f} M parameters, weights {request.weights.kind}",
+            facts={"parameters": count},
+        )
+
+
+def module_files(request: RunRequest, run_folder: Path) -> list[InputFile]:
+    """A person's module and all that was copied with it: a change of any of them is a change of input."""
+    from pipelines.cache import sha256_file
+
+    if request.module is None:
+        return []
+    folder = (run_folder / request.module).parent
+    return [InputFile(path, sha256_file(path)) for path in sorted(folder.rglob("*")) if path.suffix != ".pyc" and path.is_file()]
+
+
+def _load(network: Any, file: Path, model: Model) -> None:
+    from pipelines.safe_load import load_state
+
+    try:
+        network.load_state_dict(load_state(file))
+    except RuntimeError as error:
+        line = " ".join(str(error).split())
+        raise PipelineError(f"{file.name} does not fit {model.name}: {line[:200]}", "give the weights of this model") from error
