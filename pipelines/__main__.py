@@ -31,7 +31,14 @@ def main() -> int:
     if request.schema != SCHEMA:
         print(f"{given.request}: schema {request.schema}, this pipeline reads {SCHEMA}", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, _stop)
+    ended: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del frame
+        ended.append(128 + number)
+        raise SystemExit(ended[0])
+
+    signal.signal(signal.SIGTERM, stop)
     # events have the real stdout for themselves: what libraries print goes to stderr
     events = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -42,17 +49,14 @@ def main() -> int:
             for stream in (record, events):
                 stream.write(line)
                 stream.flush()
+            if ended:  # some library's import swallowed the exception
+                raise SystemExit(ended[0])
 
         try:
             report = run(request, PLAN, given.workspace, given.data, emit)
         except KeyboardInterrupt:
             return 130
     return 0 if report.ok else 1
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    del frame
-    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
 
+from pipelines.arrays import Array, load_arrays, save_arrays
 from pipelines.errors import PipelineError
-
-Array = np.ndarray[Any, Any]
 
 
 def session(model: Path | bytes) -> onnxruntime.InferenceSession:
@@ -24,9 +22,7 @@ def session(model: Path | bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-def outputs_of(
-    model: Path | bytes, images: Array, progress: Callable[[int, int], None] = lambda done, total: None
-) -> list[Array]:
+def outputs_of(model: Path | bytes, images: Array, progress: Callable[[int, int], None] | None = None) -> list[Array]:
     """Every output of the model over images [N, C, H, W], each as [N, ...]."""
     running = session(model)
     inputs = running.get_inputs()
@@ -35,19 +31,19 @@ def outputs_of(
     rows = []
     for place, image in enumerate(images):
         rows.append(running.run(None, {inputs[0].name: image[None]}))
-        progress(place + 1, len(images))
+        if progress is not None:
+            progress(place + 1, len(images))
     return [np.concatenate(column) for column in zip(*rows, strict=True)]
 
 
 def save_outputs(path: Path, outputs: list[Array]) -> None:
     """As an npz of output_0, output_1, ..."""
-    np.savez(path, **{f"output_{place}": output for place, output in enumerate(outputs)})
+    save_arrays(path, {f"output_{place}": output for place, output in enumerate(outputs)})
 
 
 def load_outputs(path: Path) -> list[Array]:
     """What save_outputs wrote."""
-    with np.load(path, allow_pickle=False) as saved:
-        return [saved[f"output_{place}"] for place in range(len(saved.files))]
+    return list(load_arrays(path).values())
 
 
 def largest_difference(left: list[Array], right: list[Array]) -> float:
@@ -55,4 +51,6 @@ def largest_difference(left: list[Array], right: list[Array]) -> float:
     shapes = [a.shape for a in left], [b.shape for b in right]
     if shapes[0] != shapes[1]:
         raise ValueError(f"outputs of shapes {shapes[0]} and {shapes[1]}")
-    return max(float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max()) for a, b in zip(left, right, strict=True))
+    return max(
+        float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max()) for a, b in zip(left, right, strict=True)
+    )

@@ -199,6 +199,4 @@ def _failed(out: Path, state: _Run, reason: str, trace: str) -> Entry:
 
 
 def _ended(status: str, reason: str) -> Entry:
-    return Entry(
-        status="skipped" if status == "skipped" else "failed", reason=reason, summary="", facts={}, outputs=()
-    )
+    return Entry(status="skipped" if status == "skipped" else "failed", reason=reason, summary="", facts={}, outputs=())

@@ -43,7 +43,9 @@ def load_state(path: Path) -> dict[str, Any]:
             loaded = torch.load(path, map_location="cpu", pickle_module=restricted)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         what = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise PipelineError(f"{path.name} can't be loaded as weights: {what}", "give a state dict of tensors") from error
+        raise PipelineError(
+            f"{path.name} can't be loaded as weights: {what}", "give a state dict of tensors"
+        ) from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise PipelineError(f"{path.name} holds no state dict", "save it with torch.save(model.state_dict(), PATH)")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipelines.arrays import Array
 from pipelines.contract import Fact
-from pipelines.inference import Array
 
 
 @dataclass(frozen=True)
@@ -57,4 +57,4 @@ def top_classes(output: Array, count: int = 5) -> list[list[int]]:
 
 def hits(best: Sequence[Sequence[int]], labels: Sequence[int | None], within: int) -> int:
     """How many labelled pictures have their label among the best `within`."""
-    return sum(label in row[:within] for row, label in zip(best, labels) if label is not None)
+    return sum(label in row[:within] for row, label in zip(best, labels, strict=True) if label is not None)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from pipelines.arrays import Array
 from pipelines.checks.finding import Finding, judged
-from pipelines.inference import Array, largest_difference
+from pipelines.inference import largest_difference
 
 LIMIT = 1e-4  # absolute, times the largest output where that is above 1
 
@@ -21,5 +22,9 @@ def exported_equals_framework(exported: list[Array], reference: list[Array]) -> 
     except ValueError as error:
         return judged(name, False, str(error))
     return judged(
-        name, difference <= limit, f"largest difference {difference:.3g}, limit {limit:.3g}", value=difference, limit=limit
+        name,
+        difference <= limit,
+        f"largest difference {difference:.3g}, limit {limit:.3g}",
+        value=difference,
+        limit=limit,
     )

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pipelines.arrays import Array
 from pipelines.checks.finding import Finding, judged
-from pipelines.inference import Array
 from pipelines.models.base import Model, Preprocessing
 from pipelines.models.person import PersonsModel
 from pipelines.models.pictures import open_rgb
@@ -61,7 +61,7 @@ def preprocessed_as_declared(model: Model, images: Array, pictures: Sequence[Pat
 
 def _compare(name: str, images: Array, pictures: Sequence[Path], wanted: Sequence[Array]) -> Finding:
     worst, where = 0.0, ""
-    for image, picture, one in zip(images, pictures, wanted):
+    for image, picture, one in zip(images, pictures, wanted, strict=True):
         if image.shape != one.shape[1:]:
             return judged(name, False, f"{picture.name}: shape {list(image.shape)}, not {list(one.shape[1:])}")
         difference = float(np.abs(image.astype(np.float64) - one[0]).max())

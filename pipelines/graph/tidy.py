@@ -24,9 +24,11 @@ def tidy(model: onnx.ModelProto, input_shape: Sequence[int], ir_version: int) ->
     dims = inputs[0].type.tensor_type.shape.dim
     if len(dims) != len(input_shape):
         raise PipelineError(f"the graph's input has {len(dims)} dimensions, the tensors have {len(input_shape)}")
-    for dim, size in zip(dims, input_shape):
+    for dim, size in zip(dims, input_shape, strict=True):
         if dim.HasField("dim_value") and dim.dim_value not in (0, size):
-            raise PipelineError(f"the graph wants {[d.dim_value for d in dims]}, preprocessing gives {list(input_shape)}")
+            raise PipelineError(
+                f"the graph wants {[d.dim_value for d in dims]}, preprocessing gives {list(input_shape)}"
+            )
         dim.Clear()
         dim.dim_value = size
     used = {node.domain for node in made.graph.node}
@@ -36,8 +38,14 @@ def tidy(model: onnx.ModelProto, input_shape: Sequence[int], ir_version: int) ->
     made.doc_string = made.graph.doc_string = ""
     for node in made.graph.node:
         node.doc_string = ""
-    del made.metadata_props[:]
-    return onnx.shape_inference.infer_shapes(made)
+    del made.metadata_props[:], made.graph.value_info[:]
+    inferred = onnx.shape_inference.infer_shapes(made)
+    # the inference writes in the order of a hash table
+    order = {name: place for place, name in enumerate(out for node in made.graph.node for out in node.output)}
+    shapes = sorted(inferred.graph.value_info, key=lambda value: order.get(value.name, -1))
+    del inferred.graph.value_info[:]
+    inferred.graph.value_info.extend(shapes)
+    return inferred
 
 
 def simplified(model: onnx.ModelProto, by: Literal["onnxsim", "onnxruntime"]) -> onnx.ModelProto:
@@ -56,5 +64,8 @@ def simplified(model: onnx.ModelProto, by: Literal["onnxsim", "onnxruntime"]) ->
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
         options.optimized_model_filepath = str(path)
-        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        # sharing equal constants would take weights their names
+        without = ["ConstantSharing"]
+        providers = ["CPUExecutionProvider"]
+        onnxruntime.InferenceSession(model.SerializeToString(), options, providers, disabled_optimizers=without)
         return onnx.load(str(path))

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from pipelines.arrays import Array
 from pipelines.sparsity.pattern import NMPattern, Violation
 
-Array = np.ndarray[Any, Any]
 FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}
 
 

@@ -30,7 +30,9 @@ def load_module(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise PipelineError(f"{path.name} can't be imported: {type(error).__name__}: {error}", "mend the module") from error
+        raise PipelineError(
+            f"{path.name} can't be imported: {type(error).__name__}: {error}", "mend the module"
+        ) from error
     finally:
         sys.path.remove(str(path.parent))
     return module
@@ -81,7 +83,8 @@ class PersonsModel:
         what = f"{self._path.name}: image_preprocess({picture.name}, norm=True)"
         if made.ndim != 4 or made.dtype != np.float32:
             raise PipelineError(f"{what} gives {made.dtype}{list(made.shape)}", "it must be float32 [1, H, W, C]")
-        return made.transpose(0, 3, 1, 2)
+        planes: np.ndarray[Any, Any] = made.transpose(0, 3, 1, 2)
+        return planes
 
     def build(self, published: bool) -> Any:
         """build_model's network."""

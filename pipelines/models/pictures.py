@@ -13,8 +13,13 @@ def open_rgb(path: Path) -> Image.Image:
     """The picture in RGB. PipelineError names a file that is missing or no picture."""
     try:
         with Image.open(path) as picture:
-            return picture.convert("RGB")
+            rgb: Image.Image = picture.convert("RGB")
+            return rgb
     except FileNotFoundError as error:
-        raise PipelineError(f"picture {path.name} is missing", "run the command again, it unpacks the data anew") from error
+        raise PipelineError(
+            f"picture {path.name} is missing", "run the command again, it unpacks the data anew"
+        ) from error
     except (UnidentifiedImageError, OSError) as error:
-        raise PipelineError(f"picture {path.name} is corrupt: {error}", "remove it from the cache and run again") from error
+        raise PipelineError(
+            f"picture {path.name} is corrupt: {error}", "remove it from the cache and run again"
+        ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ def _weights_enum(builder: Any) -> Any:
     return next((kind for kind in typing.get_args(argument.annotation) if hasattr(kind, "__members__")), None)
 
 
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
 class TorchvisionModel:
     """One of torchvision's models."""
 
@@ -62,8 +68,8 @@ class TorchvisionModel:
             crop=int(its.crop_size[0]),
             interpolation=its.interpolation.value,
             scale=255.0,
-            mean=tuple(float(value) for value in its.mean),
-            std=tuple(float(value) for value in its.std),
+            mean=_three(its.mean),
+            std=_three(its.std),
         )
 
     def preprocess(self, picture: Path) -> np.ndarray[Any, Any]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from pipelines.arrays import Array
 
 _PAIRWISE_UP_TO = 16  # beyond it m*(m-1)/2 comparisons cost more than a sort
 
@@ -87,7 +86,8 @@ class NMPattern:
         ]
 
     def _nonzeros(self, weight: Array, axis: int) -> Array:
-        return np.count_nonzero(self._groups(np.asarray(weight) != 0, axis), axis=-1)
+        nonzeros: Array = np.count_nonzero(self._groups(np.asarray(weight) != 0, axis), axis=-1)
+        return nonzeros
 
     def _groups(self, values: Array, axis: int) -> Array:
         """[..., groups, m], the pattern's axis last, padded with zeros."""
@@ -102,12 +102,13 @@ class NMPattern:
 def _magnitude(weight: Array) -> Array:
     values = np.asarray(weight)
     if values.dtype.kind in "iu":
-        return np.abs(values.astype(np.int64))  # |-128| does not fit int8
-    if values.dtype.kind != "f":
+        values = values.astype(np.int64)  # |-128| does not fit int8
+    elif values.dtype.kind != "f":
         raise ValueError(f"weight: dtype {values.dtype} has no magnitude")
-    if np.isnan(values).any():
+    elif np.isnan(values).any():
         raise ValueError("weight: holds NaN")
-    return np.abs(values)
+    magnitude: Array = np.abs(values)
+    return magnitude
 
 
 def _largest(groups: Array, n: int) -> Array:

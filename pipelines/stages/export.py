@@ -44,12 +44,12 @@ class Export:
         import numpy as np
         import onnx
 
+        from pipelines.arrays import load_arrays
         from pipelines.graph.tidy import simplified, tidy
         from pipelines.inference import largest_difference, outputs_of, save_outputs
 
         options = context.request.export
-        with np.load(context.inputs["preprocess/inputs.npz"], allow_pickle=False) as saved:
-            images = saved["images"]
+        images = load_arrays(context.inputs["preprocess/inputs.npz"])["images"]
         model = find(context.request, context.run_folder)
         if (file := model.onnx_file()) is not None:
             raw, reference = _from_file(file, options.opset), None
@@ -60,22 +60,28 @@ class Export:
         onnx.checker.check_model(final, full_check=True)
         written = next(one.version for one in final.opset_import if one.domain == "")
         if (written, final.ir_version) != (options.opset, options.ir_version):
-            raise PipelineError(f"exported opset {written}, IR {final.ir_version}, not {options.opset}, {options.ir_version}")
+            raise PipelineError(
+                f"exported opset {written}, IR {final.ir_version}, not {options.opset}, {options.ir_version}"
+            )
         before = outputs_of(raw.SerializeToString(), images[:2])
         difference = largest_difference(before, outputs_of(final.SerializeToString(), images[:2]))
         if difference > SIMPLIFIED_LIMIT * max(1.0, *(float(np.abs(one).max()) for one in before)):
-            raise PipelineError(f"{options.simplifier} changed the outputs by {difference:.3g}", "choose another simplifier")
+            raise PipelineError(
+                f"{options.simplifier} changed the outputs by {difference:.3g}", "choose another simplifier"
+            )
         path = context.out / "model.onnx"
         path.write_bytes(final.SerializeToString(deterministic=True))
         reference = reference or outputs_of(raw.SerializeToString(), images)
         save_outputs(context.out / "reference.npz", reference)
         size = path.stat().st_size
+        size = path.stat().st_size
+        nodes = len(final.graph.node)
         return Outcome(
-            summary=f"opset {options.opset}, IR {options.ir_version}, {len(final.graph.node)} nodes, {size / 2**20:.1f} MiB",
+            summary=f"opset {written}, IR {final.ir_version}, {nodes} nodes, {size / 2**20:.1f} MiB",
             facts={
                 "opset": options.opset,
                 "ir_version": options.ir_version,
-                "nodes": len(final.graph.node),
+                "nodes": nodes,
                 "dense_bytes": size,
                 "simplify_max_abs_diff": difference,
                 "reference": "torch" if model.onnx_file() is None else "the given ONNX file in onnxruntime",
@@ -85,6 +91,7 @@ class Export:
 
 def _from_file(file: Path, opset: int) -> Any:
     import onnx
+    import onnx.version_converter
 
     try:
         model = onnx.load(str(file))
@@ -126,7 +133,9 @@ def _from_network(model: Model, context: Context, images: Any) -> tuple[Any, lis
             )
     except Exception as error:  # unsupported operators come as several types of errors
         line = str(error).strip().splitlines() or [type(error).__name__]
-        raise PipelineError(f"{model.name} can't be exported at opset {context.request.export.opset}: {line[0]}") from error
+        raise PipelineError(
+            f"{model.name} can't be exported at opset {context.request.export.opset}: {line[0]}"
+        ) from error
     return onnx.load_from_string(buffer.getvalue()), _answers(network, images, context)
 
 
@@ -142,4 +151,4 @@ def _answers(network: Any, images: Any, context: Context) -> list[Any]:
             many = given if isinstance(given, (tuple, list)) else (given,)
             rows.append([one.numpy() for one in many])
             context.progress("torch", place + 1, len(images))
-    return [np.concatenate(column) for column in zip(*rows)]
+    return [np.concatenate(column) for column in zip(*rows, strict=True)]

@@ -28,7 +28,9 @@ class Fetch:
         files = [InputFile(data / picture.path, picture.sha256) for picture in request.pictures]
         weights = request.weights
         if weights.file and weights.sha256:
-            files.append(InputFile((data if weights.kind == "published" else run_folder) / weights.file, weights.sha256))
+            files.append(
+                InputFile((data if weights.kind == "published" else run_folder) / weights.file, weights.sha256)
+            )
         return [*files, *module_files(request, run_folder)]
 
     def run(self, context: Context) -> Outcome:
@@ -60,7 +62,11 @@ def module_files(request: RunRequest, run_folder: Path) -> list[InputFile]:
     if request.module is None:
         return []
     folder = (run_folder / request.module).parent
-    return [InputFile(path, sha256_file(path)) for path in sorted(folder.rglob("*")) if path.suffix != ".pyc" and path.is_file()]
+    return [
+        InputFile(path, sha256_file(path))
+        for path in sorted(folder.rglob("*"))
+        if path.suffix != ".pyc" and path.is_file()
+    ]
 
 
 def _load(network: Any, file: Path, model: Model) -> None:
@@ -70,4 +76,6 @@ def _load(network: Any, file: Path, model: Model) -> None:
         network.load_state_dict(load_state(file))
     except RuntimeError as error:
         line = " ".join(str(error).split())
-        raise PipelineError(f"{file.name} does not fit {model.name}: {line[:200]}", "give the weights of this model") from error
+        raise PipelineError(
+            f"{file.name} does not fit {model.name}: {line[:200]}", "give the weights of this model"
+        ) from error

@@ -32,6 +32,8 @@ class Preprocess:
         """One tensor a picture; all must have one shape."""
         import numpy as np
 
+        from pipelines.arrays import save_arrays
+
         pictures = context.request.pictures
         if not pictures:
             raise PipelineError("the lock holds no pictures", "add a [[data]] section to the spec and `invoke lock`")
@@ -41,8 +43,11 @@ class Preprocess:
             tensors.append(model.preprocess(context.data / picture.path))
             context.progress("pictures", place + 1, len(pictures))
         if shapes := sorted({tensor.shape for tensor in tensors} - {tensors[0].shape}):
-            raise PipelineError(f"preprocessing gives shapes {tensors[0].shape} and {shapes[0]}", "a chip takes one shape")
+            raise PipelineError(
+                f"preprocessing gives shapes {tensors[0].shape} and {shapes[0]}", "a chip takes one shape"
+            )
         images = np.concatenate(tensors)
-        np.savez(context.out / "inputs.npz", names=np.array([p.path for p in pictures]), images=images)
+        names = np.array([picture.path for picture in pictures])
+        save_arrays(context.out / "inputs.npz", {"names": names, "images": images})
         shape = "x".join(str(size) for size in images.shape[1:])
         return Outcome(summary=f"{len(pictures)} tensors of {shape}, float32", facts={"input_shape": f"1x{shape}"})

@@ -16,7 +16,7 @@ ZIP_LEVEL = 6
 
 
 class Sparsify:
-    """Writes `model.onnx` with the pattern and `sparsify.json`: every layer, with its reason where it was left dense."""
+    """Writes `model.onnx` with the pattern and `sparsify.json`: every layer, and why it was left dense if it was."""
 
     name = "sparsify"
     needs = ("export",)

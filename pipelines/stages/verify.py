@@ -13,8 +13,8 @@ from pipelines.stage import Context, InputFile, Outcome
 from pipelines.stages.fetch import module_files
 
 if TYPE_CHECKING:
+    from pipelines.arrays import Array
     from pipelines.checks.finding import Finding
-    from pipelines.inference import Array
 
 
 class Verify:
@@ -43,6 +43,7 @@ class Verify:
         import numpy as np
         import onnx
 
+        from pipelines.arrays import load_arrays
         from pipelines.checks.exported import exported_equals_framework
         from pipelines.checks.finding import judged
         from pipelines.checks.preprocessing import preprocessed_as_declared
@@ -51,8 +52,7 @@ class Verify:
         from pipelines.sparsity.pattern import NMPattern
 
         request, inputs = context.request, context.inputs
-        with np.load(inputs["preprocess/inputs.npz"], allow_pickle=False) as saved:
-            images = saved["images"]
+        images = load_arrays(inputs["preprocess/inputs.npz"])["images"]
         model = find(request, context.run_folder)
         pattern = NMPattern.parse(request.sparsity)
         paths = [context.data / picture.path for picture in request.pictures]
@@ -85,10 +85,10 @@ def _answers(dense: Array, sparse: Array, request: RunRequest) -> tuple[dict[str
     facts: dict[str, Fact] = {"pictures": len(labels), "labelled": sum(label is not None for label in labels)}
     facts |= agreement(dense, sparse).facts()
     classes = dense.ndim == 2 and dense.shape[1] > 1
-    best = [top_classes(one) if classes else [[] for _ in labels] for one in (dense, sparse)]
+    best: list[list[list[int]]] = [top_classes(one) if classes else [[] for _ in labels] for one in (dense, sparse)]
     reason = _no_accuracy(classes, dense.shape[-1], bool(facts["labelled"]), request)
     facts["accuracy_reason"] = reason
-    for kind, rows in zip(("dense", "sparse"), best):
+    for kind, rows in zip(("dense", "sparse"), best, strict=True):
         for within in (1, 5):
             facts[f"{kind}_top{within}"] = None if reason else hits(rows, labels, within)
     return facts, best
@@ -110,7 +110,9 @@ def _anchor(facts: Mapping[str, Fact], anchor: int, request: RunRequest) -> Find
 
     name = "known accuracy is reached"
     if request.weights.kind != "published" or facts["labelled"] != 20:
-        return Finding(name=name, status="skipped", detail="known for the published weights and 20 labelled pictures only")
+        return Finding(
+            name=name, status="skipped", detail="known for the published weights and 20 labelled pictures only"
+        )
     reached = facts["dense_top1"]
     good = isinstance(reached, int) and reached >= anchor
     return judged(name, good, f"dense top-1 {reached} of 20, known {anchor}")
@@ -130,7 +132,7 @@ def _save(
         "facts": dict(facts),
         "pictures": [
             {"path": picture.path, "label": picture.label, "dense_top5": dense, "sparse_top5": sparse}
-            for picture, dense, sparse in zip(request.pictures, *best)
+            for picture, dense, sparse in zip(request.pictures, *best, strict=True)
         ],
     }
     path.write_text(json.dumps(record, indent=1) + "\n", "utf-8")

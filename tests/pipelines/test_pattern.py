@@ -39,7 +39,9 @@ def by_hand(weight: Any, pattern: NMPattern, axis: int) -> Any:
 
 @settings(deadline=None)
 @given(weights(), PATTERNS)
-def test_the_mask_keeps_the_n_largest_and_ties_go_to_the_lowest_index(given: tuple[Any, int], pattern: NMPattern) -> None:
+def test_the_mask_keeps_the_n_largest_and_ties_go_to_the_lowest_index(
+    given: tuple[Any, int], pattern: NMPattern
+) -> None:
     weight, axis = given
     assert np.array_equal(pattern.mask(weight, axis), by_hand(weight, pattern, axis))
 
@@ -95,7 +97,9 @@ def test_the_least_int8_has_the_greatest_magnitude() -> None:
     assert NMPattern(1, 4).mask(weight).tolist() == [[True, False, False, False]]
 
 
-@pytest.mark.parametrize("text", ["", "2", "2:", ":4", "2:4:8", "a:b", "-2:4", "2.0:4", "4:4", "0:4", "5:4", "²:4", None])
+@pytest.mark.parametrize(
+    "text", ["", "2", "2:", ":4", "2:4:8", "a:b", "-2:4", "2.0:4", "4:4", "0:4", "5:4", "²:4", None]
+)
 def test_what_is_no_pattern_is_refused(text: Any) -> None:
     with pytest.raises(ValueError, match=r"^(text|n|m): "):
         NMPattern.parse(text)
@@ -109,9 +113,9 @@ def test_what_is_no_number_is_refused(n: Any, m: Any) -> None:
 
 def test_wrong_weights_and_axes_are_refused_by_name() -> None:
     pattern = NMPattern(2, 4)
-    with pytest.raises(ValueError, match="^axis: 2 "):
+    with pytest.raises(ValueError, match=r"^axis: 2 "):
         pattern.mask(np.ones((2, 4)), axis=2)
-    with pytest.raises(ValueError, match="^weight: holds NaN"):
+    with pytest.raises(ValueError, match=r"^weight: holds NaN"):
         pattern.mask(np.array([[np.nan, 1, 2, 3]]))
-    with pytest.raises(ValueError, match="^weight: dtype"):
+    with pytest.raises(ValueError, match=r"^weight: dtype"):
         pattern.mask(np.array([["a", "b"]]))

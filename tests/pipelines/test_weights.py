@@ -121,6 +121,8 @@ def test_masking_any_graph_changes_eligible_weights_only(plan: list[tuple[str, i
     assert check_pattern(made, pattern) == []
     for tensor, before in values_of(model).items():
         after = values_of(made)[tensor]
-        assert np.array_equal(after, before) or (tensor in names and np.array_equal(after[after != 0], before[after != 0]))
+        assert np.array_equal(after, before) or (
+            tensor in names and np.array_equal(after[after != 0], before[after != 0])
+        )
     del model.graph.initializer[:], made.graph.initializer[:]
     assert made == model
