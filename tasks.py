@@ -49,6 +49,7 @@ def build(_: Context, env: str = "sigmastar", engine: str = "auto", context: str
 
 
 @task(
+    positional=[],
     help={
         **ENV,
         **ENGINE,
@@ -57,12 +58,12 @@ def build(_: Context, env: str = "sigmastar", engine: str = "auto", context: str
         "sparsity": "N:M, N kept of every M input channels (default 2:4)",
         "weights": "auto, random:SEED or a state dict's path (default auto)",
         "cache": "answer unchanged stages from the cache (default yes; --no-cache runs all)",
-    }
+    },
 )
 @verb
 def run(
     _: Context,
-    model: str,
+    model: str = "",
     env: str = "sigmastar",
     engine: str = "auto",
     sparsity: str = "2:4",

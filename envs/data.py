@@ -47,7 +47,7 @@ def ensure_data(lock: EnvLock, progress: Progress) -> Path:
                         target.parent.mkdir(parents=True, exist_ok=True)
                         target.write_bytes(content)
                         target.chmod(0o644)
-            (staging / "hub").mkdir()
+            (staging / "hub").mkdir(parents=True)
             staging.rename(folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -72,7 +72,15 @@ def pictures(lock: EnvLock) -> tuple[Picture, ...]:
     return tuple(found)
 
 
-def choose_weights(choice: str, model: str, lock: EnvLock, data: Path, run_folder: Path, progress: Progress) -> Weights:
+def choose_weights(
+    choice: str,
+    model: str,
+    lock: EnvLock,
+    data: Path,
+    run_folder: Path,
+    progress: Progress,
+    own_module: bool = False,
+) -> Weights:
     """`auto`, `random:SEED` or a file's path, made real for this run.
 
     auto takes what is published for the model; where the hub can't be reached it is seeded random weights, and the
@@ -85,6 +93,8 @@ def choose_weights(choice: str, model: str, lock: EnvLock, data: Path, run_folde
         return Weights(kind="random", seed=int(seed), note="as asked")
     if choice != "auto":
         return _from_file(Path(choice), run_folder)
+    if own_module:
+        return Weights(kind="module", note="whatever the module brings")
     if collection := PACKAGED_WEIGHTS.get(model):
         one = next((d for d in lock.data if d.collection == collection), None)
         if one is None:

@@ -56,6 +56,7 @@ _REASONS = {
     errno.EDQUOT: ("the disk quota is used up", "free some space and run the same command again"),
     errno.EACCES: ("permission denied", "give yourself write access or name another folder"),
     errno.EPERM: ("permission denied", "give yourself write access or name another folder"),
+    errno.ENOTDIR: ("a part of that path is a file, not a folder", "name another folder"),
     errno.EROFS: ("the file system is read-only", "name a folder that can be written"),
 }
 

@@ -16,11 +16,11 @@ from envs.engines.base import Engine, Mount, Task
 from envs.engines.choose import choose
 from envs.errors import EngineError, WrongUse
 from envs.files import write_atomic
-from envs.lock import EnvLock
+from envs.lock import EnvLock, read_lock
 from envs.paths import PIPELINES, runs_root
 from envs.progress import Progress
 from envs.spec import load_spec
-from envs.workspace import bring_module, new_run, pipeline_digest, point_latest
+from envs.workspace import bring_module, module_file, new_run, pipeline_digest, point_latest
 
 WORKSPACE, DATA, APP = "/workspace", "/data", "/app"
 
@@ -60,15 +60,14 @@ def import_path(engine: Engine, *more: str) -> dict[str, str]:
 
 def run_model(options: RunOptions, progress: Progress, on_event: Callable[[Event], None]) -> RunReport:
     """Build what is missing, run the pipeline in the engine, give its report (also in the run folder)."""
-    if not re.fullmatch(r"\d{1,3}:\d{1,3}", options.sparsity):
-        raise WrongUse(f"--sparsity {options.sparsity!r} is not N:M", "write it as in 2:4: two kept of every four")
+    check_sparsity(options.sparsity)
     module = _module_path(options.model)
+    if module is None:
+        check_model(options.model, read_lock(options.env))
     chosen = choose(options.engine)
     progress.say(chosen.why)
     spec = load_spec(options.env)
     built = build(options.env, chosen, progress)
-    if module is None:
-        check_model(options.model, built.lock)
     data = ensure_data(built.lock, progress)
     model = module.stem if module and module.is_file() else module.name if module else options.model
     run_id, folder = new_run(model)
@@ -81,7 +80,7 @@ def run_model(options: RunOptions, progress: Progress, on_event: Callable[[Event
         lock_digest=built.lock.digest,
         pipeline_digest=pipeline_digest(),
         run_folder=folder.relative_to(runs_root()).as_posix(),
-        weights=choose_weights(options.weights, model, built.lock, data, folder, progress),
+        weights=choose_weights(options.weights, model, built.lock, data, folder, progress, module is not None),
         pictures=pictures(built.lock),
         export=ExportOptions(
             opset=spec.export.opset, ir_version=spec.export.ir_version, simplifier=spec.export.simplifier
@@ -96,9 +95,19 @@ def run_model(options: RunOptions, progress: Progress, on_event: Callable[[Event
     return _read_report(folder, request)
 
 
+def check_sparsity(text: str) -> None:
+    """WrongUse unless it is N:M with 1 <= N < M."""
+    found = re.fullmatch(r"(\d{1,3}):(\d{1,3})", text)
+    if not found or not 1 <= int(found[1]) < int(found[2]):
+        raise WrongUse(f"--sparsity {text!r} is not N:M", "write it as in 2:4: two kept of every four")
+
+
 def _module_path(model: str) -> Path | None:
     path = Path(model)
-    return path.absolute() if model.endswith(".py") or "/" in model or path.is_dir() else None
+    if not model or not (model.endswith(".py") or "/" in model or path.is_dir()):
+        return None
+    module_file(path)  # says so now if it is not there, not after a build
+    return path.absolute()
 
 
 def model_names(lock: EnvLock) -> list[str]:
@@ -112,6 +121,8 @@ def model_names(lock: EnvLock) -> list[str]:
 def check_model(name: str, lock: EnvLock) -> None:
     """WrongUse with the nearest names where the environment knows no such model."""
     names = model_names(lock)
+    if not name:
+        raise WrongUse("run has no model", "name one: --model onnx_tv_resnet18; `invoke models` lists them")
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3) or difflib.get_close_matches(TORCHVISION + name, names, n=3)
         hint = f"did you mean {', '.join(near)}? " if near else ""

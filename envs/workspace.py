@@ -39,11 +39,17 @@ def point_latest(folder: Path) -> None:
     temporary.replace(folder.parent / "latest")
 
 
-def bring_module(path: Path, folder: Path) -> str:
-    """Copy a person's module (a .py file, or a folder with model.py) into the run; its path there."""
+def module_file(path: Path) -> Path:
+    """The module that a path means: the file, or model.py in the folder. WrongUse where there is none."""
     module = path / "model.py" if path.is_dir() else path
     if not module.is_file() or module.suffix != ".py":
         raise WrongUse(f"--model {path}: no Python module there", "give a .py file, or a folder that holds model.py")
+    return module
+
+
+def bring_module(path: Path, folder: Path) -> str:
+    """Copy a person's module (a .py file, or a folder with model.py) into the run; its path there."""
+    module = module_file(path)
     target = folder / "input" / "module"
     if path.is_dir():
         if sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) > LARGEST_INPUT_BYTES:

@@ -17,7 +17,7 @@ from pipelines.stages import PLAN
 
 
 def main() -> int:
-    """Exit code: 0 every stage ok or skipped with its reason, 1 a stage failed, 2 a request that can't be read."""
+    """Exit code: 0 all stages ok or skipped with reason, 1 one failed or nothing can be written, 2 no request."""
     words = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
     words.add_argument("request", help="request.json, relative to the workspace")
     words.add_argument("--workspace", type=Path, required=True, help="folder of runs and cache, writable")
@@ -31,6 +31,10 @@ def main() -> int:
     if request.schema != SCHEMA:
         print(f"{given.request}: schema {request.schema}, this pipeline reads {SCHEMA}", file=sys.stderr)
         return 2
+    folder = given.workspace / request.run_folder
+    if not folder.is_dir() or not folder.resolve().is_relative_to(given.workspace.resolve()):
+        print(f"{given.request}: its run folder {request.run_folder} is not in the workspace", file=sys.stderr)
+        return 2
     ended: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -42,20 +46,23 @@ def main() -> int:
     # events have the real stdout for themselves: what libraries print goes to stderr
     events = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    with (given.workspace / request.run_folder / "events.jsonl").open("ab") as record:
+    try:
+        with (folder / "events.jsonl").open("wb") as record:
 
-        def emit(event: Event) -> None:
-            line = msgspec.json.encode(event) + b"\n"
-            for stream in (record, events):
-                stream.write(line)
-                stream.flush()
-            if ended:  # some library's import swallowed the exception
-                raise SystemExit(ended[0])
+            def emit(event: Event) -> None:
+                line = msgspec.json.encode(event) + b"\n"
+                for stream in (record, events):
+                    stream.write(line)
+                    stream.flush()
+                if ended:  # some library's import swallowed the exception
+                    raise SystemExit(ended[0])
 
-        try:
             report = run(request, PLAN, given.workspace, given.data, emit)
-        except KeyboardInterrupt:
-            return 130
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:  # a stage's own errors are in the report; these kept it from being written
+        print(f"the workspace can't be written: {error}", file=sys.stderr)
+        return 1
     return 0 if report.ok else 1
 
 

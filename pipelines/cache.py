@@ -100,7 +100,7 @@ class Cache:
             try:
                 os.link(self.object(output.sha256), path)
             except OSError:
-                shutil.copyfile(self.object(output.sha256), path)
+                shutil.copy(self.object(output.sha256), path)  # with its mode: read-only
             laid[output.path] = path
         return laid
 

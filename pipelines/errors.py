@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+UNPACK_AGAIN = "remove data/ in edgekiln's cache (~/.cache/edgekiln, or EDGEKILN_CACHE) and run again"
+
 
 class PipelineError(Exception):
     """A fault in what the pipeline was given. `message` names what and where; `remedy` is the next step."""
@@ -10,3 +12,8 @@ class PipelineError(Exception):
         super().__init__(f"{message}; {remedy}" if remedy else message)
         self.message = message
         self.remedy = remedy
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, in one line: its first, or its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,8 @@ from pathlib import Path
 
 from pipelines.cache import Cache, Entry, key_of, sha256_file, write_atomic
 from pipelines.contract import Artifact, Event, Fact, RunReport, RunRequest, StageResult, encode
-from pipelines.errors import PipelineError
+from pipelines.errors import UNPACK_AGAIN, PipelineError, first_line
+from pipelines.scratch import scratch
 from pipelines.stage import Context, InputFile, Outcome, Stage
 
 RECORDED_VERSIONS = ("torch", "torchvision", "onnx", "onnxruntime", "onnxsim", "numpy", "protobuf", "pillow")
@@ -43,6 +43,9 @@ def run(
 ) -> RunReport:
     """Run the stages in order and write `report.json` into the run folder."""
     state = _Run(request, workspace, data, Cache(workspace / ".cache"), emit)
+    # what an earlier, killed run of this same request left must not be taken for this one's
+    (state.folder / "report.json").unlink(missing_ok=True)
+    shutil.rmtree(state.folder / "artifacts", ignore_errors=True)
     emit(Event(kind="run_started", message=request.run_id))
     for stage in stages:
         _one(stage, state)
@@ -142,19 +145,13 @@ def _answer(stage: Stage, state: _Run) -> tuple[Entry, bool]:
 def _check(files: Sequence[InputFile]) -> None:
     for file in files:
         if not file.path.is_file():
-            raise PipelineError(f"{file.path.name} is missing", "run the command again, it unpacks the data anew")
+            raise PipelineError(f"{file.path.name} is missing", UNPACK_AGAIN)
         if sha256_file(file.path) != file.sha256:
-            raise PipelineError(
-                f"{file.path.name} is corrupt: its sha256 is not the locked one",
-                f"remove {file.path.parent} and run again",
-            )
+            raise PipelineError(f"{file.path.name} is corrupt: its sha256 is not the locked one", UNPACK_AGAIN)
 
 
 def _run_stage(stage: Stage, state: _Run, inputs: Mapping[str, Path]) -> Entry:
-    scratch = state.workspace / ".cache" / "scratch"
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch, prefix=f"{stage.name}-") as folder:
-        out = Path(folder)
+    with scratch(state.workspace / ".cache" / "scratch", stage.name) as out:
 
         def progress(what: str, done: int, total: int) -> None:
             state.emit(Event(kind="progress", stage=stage.name, message=what, done=done, total=total))
@@ -173,8 +170,9 @@ def _run_stage(stage: Stage, state: _Run, inputs: Mapping[str, Path]) -> Entry:
         except PipelineError as error:
             return _failed(out, state, str(error), "")
         except Exception as error:  # a stage's fault must not take the report with it
-            what = str(error).strip().splitlines() or ["no message"]
-            reason = f"{type(error).__name__}: {what[0]} (the traceback is in artifacts/{stage.name}/error.txt)"
+            reason = (
+                f"{type(error).__name__}: {first_line(error)} (the traceback is in artifacts/{stage.name}/error.txt)"
+            )
             return _failed(out, state, reason, traceback.format_exc())
         return _entry(outcome, out, state)
 

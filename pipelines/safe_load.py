@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pipelines.errors import PipelineError
+from pipelines.errors import PipelineError, first_line
 
 _ADMITTED = {
     ("collections", "OrderedDict"): collections.OrderedDict,
@@ -41,10 +41,9 @@ def load_state(path: Path) -> dict[str, Any]:
                 Unpickler=_Unpickler, load=lambda file, **how: _Unpickler(file, **how).load(), __name__="restricted"
             )
             loaded = torch.load(path, map_location="cpu", pickle_module=restricted)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        what = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception as error:  # a broken file makes the readers raise nearly every type there is
         raise PipelineError(
-            f"{path.name} can't be loaded as weights: {what}", "give a state dict of tensors"
+            f"{path.name} can't be loaded as weights: {first_line(error)}", "give a state dict of tensors"
         ) from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):

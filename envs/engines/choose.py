@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from envs.engines.base import Engine
+from envs.engines.docker_connect import find
 from envs.engines.local import LocalEngine
 from envs.errors import EngineError, WrongUse
 
@@ -31,14 +32,20 @@ def choose(kind: str) -> Chosen:
     """
     if kind not in KINDS:
         raise WrongUse(f"--engine {kind!r} is not one of {', '.join(KINDS)}")
-    if kind != "local":
-        from envs.engines.docker import connect
+    if kind == "local":
+        return _local("as asked")
+    try:
+        endpoint = find()
+        from envs.engines.docker import DockerEngine  # the SDK takes 0.2 s: only where something answers
 
-        try:
-            engine = connect()
-        except EngineError as error:
-            if kind == "docker":
-                raise
-            return Chosen(LocalEngine(), f"engine: local ({error.message}); it makes no promise about the network")
-        return Chosen(engine, f"engine: docker ({engine.describe()})", engine)
-    return Chosen(LocalEngine(), "engine: local (as asked); it makes no promise about the network")
+        engine = DockerEngine(endpoint)
+    except EngineError as error:
+        if kind == "docker":
+            raise
+        return _local(error.message)
+    return Chosen(engine, f"engine: docker ({engine.describe()} answers)", engine)
+
+
+def _local(why: str) -> Chosen:
+    engine = LocalEngine()
+    return Chosen(engine, f"engine: local ({why}): {engine.describe()}")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import requests
 import urllib3
-from docker.errors import APIError, DockerException, NotFound
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container as SdkContainer
 from docker.tls import TLSConfig
 
@@ -29,46 +29,40 @@ from envs.engines.base import (
     State,
     Task,
 )
-from envs.engines.docker_connect import Endpoint, endpoints, no_engine, reachable
-from envs.engines.docker_streams import Attached, converse
+from envs.engines.docker_connect import ANSWER_S, Endpoint
+from envs.engines.docker_streams import GONE, attach, converse, guarded
+from envs.engines.interrupts import held
 from envs.errors import EngineError, WrongUse
 
 PROJECT = "edgekiln"
+OLDEST_API = (1, 41)
+TIMEOUT_S = 60
 GRACE_S = 5
+WENT_AWAY = (requests.RequestException, urllib3.exceptions.HTTPError)
 STATES: dict[str, State] = {"created": "created", "running": "running", "paused": "running", "restarting": "running"}
-
-
-def connect() -> DockerEngine:
-    """The first endpoint that answers. EngineError says why none does."""
-    listed = endpoints()
-    reasons = []
-    for endpoint in listed:
-        reason = reachable(endpoint)
-        if not reason:
-            try:
-                return DockerEngine(endpoint)
-            except (DockerException, requests.RequestException) as error:
-                reason = _one_line(error)
-        reasons.append(reason)
-    raise no_engine(reasons, listed)
 
 
 class DockerEngine:
     """Containers without network, privileges or a writable root, under the caller's own uid."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        tls = _tls(endpoint)
-        self.client = docker.DockerClient(base_url=endpoint.url, version="auto", timeout=60, tls=tls)
-        self._endpoint = endpoint
-        self._version = str(self.client.version()["Version"])
+        doing = f"{endpoint.url} ({endpoint.named_by or 'a usual place'}) was asked for its version"
+        with _explained(doing):
+            self.client = docker.DockerClient(base_url=endpoint.url, timeout=ANSWER_S, tls=_tls(endpoint))  # type: ignore[arg-type]
+            facts = self.client.version()
+        self.client.api.timeout = TIMEOUT_S
+        product = facts.get("Components", [{}])[0].get("Name", "Engine").removesuffix(" Engine")
+        self._description = f"{product.replace('Engine', 'Docker')} Engine {facts['Version']} at {endpoint.url}"
+        if tuple(int(part) for part in facts["ApiVersion"].split(".")) < OLDEST_API:
+            raise EngineError(f"{self._description} is too old", "20.10 and newer will do, or use --engine local")
 
     @property
     def name(self) -> Literal["docker"]:
         return "docker"
 
     def describe(self) -> str:
-        """Version and address."""
-        return f"Docker Engine {self._version} answers at {self._endpoint.url}"
+        """Product, version and address."""
+        return self._description
 
     def view(self, mount: Mount) -> str:
         """Where the mount is inside."""
@@ -76,82 +70,79 @@ class DockerEngine:
 
     def run(self, task: Task, *, stdout: Sink, stderr: Sink) -> int:
         """Run to the end, streams live; the container is removed whatever happens."""
-        with _explained("the container was running"):
-            container = self._create(task, command=task.command, tty=False, stdin=False)
-            try:
-                return self._follow(container, task, stdout, stderr)
-            finally:
-                _discard(container)
-
-    def _follow(self, container: SdkContainer, task: Task, stdout: Sink, stderr: Sink) -> int:
-        with Attached(self.client, container.id or "", stdin=False) as streams:
-            container.start()
-            for is_error, block in streams.blocks():
-                (stderr if is_error else stdout)(block)
-        code = int(container.wait()["StatusCode"])
-        container.reload()
-        if container.attrs["State"].get("OOMKilled"):
-            raise EngineError(f"the command used more than its {task.memory_mib} MiB of memory and was killed")
-        return code
+        with _explained("the command was running"), self._throwaway(task, task.command) as container:
+            with attach(self.client, _id(container)) as stream:
+                container.start()
+                for is_error, block in stream.blocks():
+                    (stderr if is_error else stdout)(block)
+            code = int(container.wait()["StatusCode"])
+            container.reload()
+            if code and container.attrs["State"].get("OOMKilled"):
+                raise EngineError(
+                    f"the command was killed: it wanted more than its {task.memory_mib} MiB of memory",
+                    "run something smaller, or on a machine with more",
+                )
+            return code
 
     def start(self, task: Task) -> Container:
         """Create the kept container of that name and start it, or start the one that is there."""
-        name = task.name or f"{PROJECT}-{task.environment.name}"
-        with _explained("it was started"):
-            found = next((c for c in self._all() if c.name == name), None)
+        name = names.of(task)
+        with _explained(f"{name} was started"), names.alone(self.name, name):
+            _hand_over(task, self._user())
+            found = next((one for one in self._all() if one.name == name), None)
             if found is None:
-                found = self._create(task, command=task.command, tty=False, stdin=False, name=name)
-            elif (_labels(found).get(LOCK_LABEL), found.attrs["Image"]) != (
-                task.environment.lock_digest,
-                task.environment.image,
-            ):
+                found = self._start_new(task, name)
+            elif not self._is_of(found, task):
                 raise names.refuse_other_lock(self._shown(found))
-            if found.status != "running":
+            elif self._shown(found).state != "running":
                 found.start()
             found.reload()
             return self._shown(found)
 
+    def _start_new(self, task: Task, name: str) -> SdkContainer:
+        with held() as signals:
+            made = self._create(task, task.command, name)
+            try:
+                with signals.let_through():
+                    made.start()
+            except BaseException:
+                _discard(made)
+                raise
+        return made
+
     def exec(self, container: str, command: Sequence[str], *, variables: Mapping[str, str], workdir: str | None) -> int:
         """Run in a running container with this process's streams; a terminal where both ends are one."""
-        with _explained("a command ran in it"):
+        with _explained("the command was running"):
             target = self._find(container)
             if target.status != "running":
                 raise names.refuse_stopped(self._shown(target))
-            tty = os.isatty(0) and os.isatty(1)
-            term = {"TERM": os.environ.get("TERM", "xterm")} if tty else {}
-            return converse(self.client, target.id or "", command, {**term, **variables}, workdir, tty=tty)
+            return converse(self.client, _id(target), command, variables, workdir)
 
     def shell(self, task: Task) -> int:
-        """A one-off container with bash in the foreground."""
-        tty = os.isatty(0) and os.isatty(1)
-        words = ["bash", "--norc", "--noprofile"] + (["-i"] if tty else [])
+        """bash in a container of its own; off a terminal it reads commands from stdin."""
+        words = ["bash", "--norc", "--noprofile", *(["-i"] if os.isatty(0) and os.isatty(1) else [])]
         prompt = {"PS1": f"({task.environment.name}) \\w\\$ "}
-        with _explained("the shell was open"):
-            container = self._create(task, command=("sleep", "infinity"), tty=False, stdin=False)
-            try:
-                container.start()
-                term = {"TERM": os.environ.get("TERM", "xterm")} if tty else {}
-                more = {**task.variables, **prompt, **term}
-                return converse(self.client, container.id or "", words, more, task.workdir, tty=tty)
-            finally:
-                _discard(container)
+        with _explained("the shell was open"), self._throwaway(task, ("sleep", "infinity")) as container:
+            container.start()
+            return converse(self.client, _id(container), words, prompt, task.workdir)
 
     def stop(self, container: str, timeout_s: float = 10) -> None:
         """SIGTERM, and SIGKILL after the timeout."""
-        with _explained("it was stopped"):
-            self._find(container).stop(timeout=int(timeout_s))
+        with _explained(f"{container} was stopped"):
+            self._find(container).stop(timeout=round(timeout_s))
 
     def restart(self, container: str, timeout_s: float = 10) -> None:
         """Stop and start again."""
-        with _explained("it was restarted"):
-            self._find(container).restart(timeout=int(timeout_s))
+        with _explained(f"{container} was restarted"):
+            self._find(container).restart(timeout=round(timeout_s))
 
     def remove(self, container: str, force: bool = False) -> None:
         """Remove it; a running one only by force."""
-        with _explained("it was removed"):
+        with _explained(f"{container} was removed"):
             target = self._find(container)
-            if target.status == "running" and not force:
-                raise names.refuse_running(self._shown(target))
+            shown = self._shown(target)
+            if shown.state == "running" and not force:
+                raise names.refuse_running(shown)
             target.remove(force=force, v=True)
 
     def containers(self) -> list[Container]:
@@ -161,9 +152,12 @@ class DockerEngine:
 
     def logs(self, container: str, *, follow: bool, sink: Sink) -> None:
         """What the main process wrote."""
-        with _explained("its log was read"):
-            for block in self._find(container).logs(stream=True, follow=follow):
+        with _explained(f"the log of {container} was read"):
+            target = self._find(container)
+            for block in guarded(target.logs(stream=True, follow=follow)):
                 sink(block)
+            if follow:
+                self.client.ping()  # an engine that went away ends the stream just like a container that stopped
 
     def images(self) -> list[ImageInfo]:
         """This project's images."""
@@ -184,7 +178,8 @@ class DockerEngine:
             return sorted(listed, key=lambda one: (one.env, one.tags, one.id))
 
     def _all(self) -> list[SdkContainer]:
-        return self.client.containers.list(all=True, filters={"label": f"{PROJECT_LABEL}={PROJECT}"})
+        ours: dict[str, str | list[str] | bool] = {"label": f"{PROJECT_LABEL}={PROJECT}"}
+        return self.client.containers.list(all=True, filters=ours, ignore_removed=True)
 
     def _find(self, asked: str) -> SdkContainer:
         listed = self._all()
@@ -194,118 +189,128 @@ class DockerEngine:
     def _shown(self, one: SdkContainer) -> Container:
         config = one.attrs["Config"]
         return Container(
-            id=str(one.id),
+            id=_id(one),
             name=str(one.name),
-            env=_labels(one).get(ENV_LABEL, ""),
+            env=one.labels.get(ENV_LABEL, ""),
             state=STATES.get(one.status, "stopped"),
             engine=self.name,
-            lock_digest=_labels(one).get(LOCK_LABEL, ""),
-            image=str(one.attrs["Image"]),
+            lock_digest=one.labels.get(LOCK_LABEL, ""),
+            image=_image(one),
             created=str(one.attrs["Created"]).partition(".")[0].rstrip("Z") + "Z",
-            command=" ".join([*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]),
+            command=" ".join(config.get("Cmd") or []),
         )
 
-    def _create(
-        self, task: Task, *, command: Sequence[str], tty: bool, stdin: bool, name: str | None = None
-    ) -> SdkContainer:
-        if task.environment.image is None:
-            raise EngineError(f"{task.environment.name} has no image in this engine", "run `invoke build`")
-        uid, gid = _user()
-        for mount in task.mounts:
-            if mount.writable and os.getuid() == 0:
-                _hand_over(mount.source, uid, gid)
-        total_mib = int(self.client.info().get("MemTotal") or 0) // 2**20
-        limit_mib = min(task.memory_mib, total_mib) if total_mib else task.memory_mib
-        own = {
-            "PATH": "/opt/edgekiln/bin:/usr/local/bin:/usr/bin:/bin",
-            "HOME": "/tmp",  # noqa: S108 - the container's own tmpfs
-            "LANG": "C.UTF-8",
-            "USER": PROJECT,
-            "LOGNAME": PROJECT,
-        }
+    def _is_of(self, one: SdkContainer, task: Task) -> bool:
+        wanted = (task.environment.lock_digest, task.environment.image)
+        return (one.labels.get(LOCK_LABEL), _image(one)) == wanted
+
+    @contextlib.contextmanager
+    def _throwaway(self, task: Task, command: Sequence[str]) -> Iterator[SdkContainer]:
+        """A container that is gone afterwards, whichever signal comes when."""
+        _hand_over(task, self._user())
+        with held() as signals:
+            container = self._create(task, command, None)
+            try:
+                with signals.let_through():
+                    yield container
+            finally:
+                _discard(container)
+
+    def _create(self, task: Task, command: Sequence[str], name: str | None) -> SdkContainer:
+        env = task.environment
+        remedy = f"run `invoke build --env {env.name}`"
+        if env.image is None:
+            raise EngineError(f"{env.name} has no image in this engine", remedy)
+        uid, gid = self._user()
+        home = {"HOME": "/tmp", "USER": PROJECT, "LOGNAME": PROJECT}  # noqa: S108 - the container's own tmpfs
         try:
             return self.client.containers.create(
-                task.environment.image,
+                env.image,
                 command=list(command),
                 entrypoint=[],
                 name=name,
                 user=f"{uid}:{gid}",
                 working_dir=task.workdir,
-                environment={**own, **task.variables},
+                environment={**home, **task.variables},
                 network_mode="none",
                 read_only=True,
                 tmpfs={"/tmp": "rw,size=512m,mode=1777"},  # noqa: S108
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],
                 pids_limit=task.pids,
-                mem_limit=f"{limit_mib}m",
+                mem_limit=f"{min(task.memory_mib, self._info['MemTotal'] // 2**20)}m",
                 init=True,
-                tty=tty,
-                stdin_open=stdin,
                 mounts=[_bind(mount) for mount in task.mounts],
-                labels={
-                    PROJECT_LABEL: PROJECT,
-                    ENV_LABEL: task.environment.name,
-                    LOCK_LABEL: task.environment.lock_digest,
-                },
+                labels={PROJECT_LABEL: PROJECT, ENV_LABEL: env.name, LOCK_LABEL: env.lock_digest},
             )
+        except ImageNotFound as error:
+            raise EngineError(f"the image of {env.name} is not in the engine any more", remedy) from error
         except APIError as error:
-            if error.status_code == 409:
-                raise WrongUse(
-                    f"the name {name} is taken by a container that is not ours", "give another --name"
-                ) from error
+            if "already in use" in str(error.explanation):
+                raise WrongUse(f"another container is called {name}", "give another --name") from error
             raise
+
+    @functools.cached_property
+    def _info(self) -> dict[str, Any]:
+        return self.client.info()
+
+    def _user(self) -> tuple[int, int]:
+        """The caller, or a fixed uid that has nothing where the caller is root.
+
+        Inside a rootless engine the caller is uid 0, and any other uid is a stranger to the caller's files.
+        """
+        if any("rootless" in option for option in self._info.get("SecurityOptions") or []):
+            return 0, 0
+        return (os.getuid(), os.getgid()) if os.getuid() else (ROOT_UID, ROOT_UID)
 
 
 def _bind(mount: Mount) -> Any:
     return docker.types.Mount(target=mount.target, source=str(mount.source), type="bind", read_only=not mount.writable)
 
 
-def _user() -> tuple[int, int]:
-    """The caller, or a fixed uid that has nothing where the caller is root."""
-    return (os.getuid(), os.getgid()) if os.getuid() else (ROOT_UID, ROOT_UID)
+def _hand_over(task: Task, user: tuple[int, int]) -> None:
+    """Where the caller is root, give what can be written and is not owned yet to the container's user."""
+    if os.getuid() or user[0] == 0:
+        return
+    for mount in task.mounts:
+        if mount.writable:
+            for place, folders, files in os.walk(mount.source):
+                for path in (place, *(os.path.join(place, name) for name in (*folders, *files))):  # noqa: PTH118
+                    with contextlib.suppress(FileNotFoundError):  # another run's temporary file
+                        if os.lstat(path).st_uid != user[0]:
+                            os.chown(path, *user, follow_symlinks=False)
 
 
-def _hand_over(folder: Path, uid: int, gid: int) -> None:
-    """Give what is not owned yet to the container's user; links themselves, never what they point at."""
-    for place, folders, files in os.walk(folder):
-        for path in (place, *(os.path.join(place, name) for name in (*folders, *files))):  # noqa: PTH118 - hot loop
-            with contextlib.suppress(FileNotFoundError):  # another run's temporary file
-                if os.lstat(path).st_uid != uid:
-                    os.chown(path, uid, gid, follow_symlinks=False)
+def _id(one: SdkContainer) -> str:
+    return str(one.id)
 
 
-def _labels(one: SdkContainer) -> dict[str, str]:
-    return dict(one.attrs["Config"].get("Labels") or {})
+def _image(one: SdkContainer) -> str:
+    """The id with its algorithm, which Podman leaves out."""
+    return "sha256:" + str(one.attrs["Image"]).removeprefix("sha256:")
 
 
 def _discard(container: SdkContainer) -> None:
-    """Stop within the grace and remove; a second Ctrl-C meanwhile must not leave it behind."""
-    before = signal.getsignal(signal.SIGINT)
-    with contextlib.suppress(ValueError):  # not in the main thread: no signals arrive here
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Stop within the grace and remove; where the engine has gone there is nothing more to do here."""
     try:
-        with contextlib.suppress(NotFound, requests.RequestException, urllib3.exceptions.HTTPError):
-            container.reload()
-            if container.status == "running":
-                container.stop(timeout=GRACE_S)
-        with contextlib.suppress(NotFound, requests.RequestException, urllib3.exceptions.HTTPError):
-            container.remove(force=True, v=True)
-    finally:
-        with contextlib.suppress(ValueError, TypeError):
-            signal.signal(signal.SIGINT, before)
+        container.reload()
+        if container.status == "running":
+            container.stop(timeout=GRACE_S)
+        container.remove(force=True, v=True)
+    except NotFound:
+        pass
+    except WENT_AWAY as error:
+        if isinstance(error, APIError):
+            raise
 
 
 def _tls(endpoint: Endpoint) -> TLSConfig | bool:
     folder = endpoint.tls_folder
-    if folder is None and os.environ.get("DOCKER_TLS_VERIFY"):
-        folder = Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
     if folder is None:
         return False
     pair = (str(folder / "cert.pem"), str(folder / "key.pem"))
-    return TLSConfig(
-        client_cert=pair if (folder / "cert.pem").exists() else None, ca_cert=str(folder / "ca.pem"), verify=True
-    )
+    known = Path(pair[0]).exists()
+    return TLSConfig(client_cert=pair if known else None, ca_cert=str(folder / "ca.pem"), verify=True)
 
 
 @contextlib.contextmanager
@@ -313,14 +318,9 @@ def _explained(doing: str) -> Iterator[None]:
     """The SDK's exceptions as one line each."""
     try:
         yield
-    except (requests.RequestException, urllib3.exceptions.HTTPError, ConnectionError) as error:
-        raise EngineError(
-            f"the engine went away while {doing} ({type(error).__name__})",
-            "start it and run the same command again",
-        ) from error
-    except DockerException as error:
-        raise EngineError(f"the engine refused while {doing}: {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(getattr(error, "explanation", None) or error).split())
+    except DockerException as error:  # an APIError is a requests.RequestException too: it comes first
+        reason = " ".join(str(getattr(error, "explanation", None) or error).split())
+        remedy = "install catatonit, Podman's init" if "container-init" in reason else ""
+        raise EngineError(f"the engine refused while {doing}: {reason}", remedy) from error
+    except WENT_AWAY as error:
+        raise EngineError(f"the engine went away while {doing}", GONE) from error

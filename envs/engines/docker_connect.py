@@ -1,24 +1,31 @@
-"""Where a Docker Engine may answer, and what to tell when none does."""
+"""Where a Docker Engine may answer, and what to tell when none does. Needs no docker SDK, which is slow to import."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import socket
+import urllib.parse
 from pathlib import Path
 
 import msgspec
 
 from envs.errors import EngineError
 
-PERMISSION = "join the group docker (`sudo usermod -aG docker $USER`, then log in again), or use --engine local"
+ANSWER_S = 5.0  # an engine that is busy may take a moment, one that hangs must not hang us
+DENIED = "no permission on"
+ABSENT = "no socket at"
+PERMISSION = (
+    "join the group docker (`sudo usermod -aG docker $USER`, then `newgrp docker` or log in again), "
+    "or use --engine local"
+)
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """An address, and what named it; `ca` and friends are a context's TLS files."""
+    """An address, what named it ("" for a usual place) and the folder of its TLS files, if it has any."""
 
     url: str
-    named_by: str
+    named_by: str = ""
     tls_folder: Path | None = None
 
 
@@ -38,20 +45,43 @@ class _Meta(msgspec.Struct, frozen=True):
     Endpoints: _Endpoints = _Endpoints()
 
 
-def endpoints() -> list[Endpoint]:
+def find() -> Endpoint:
+    """The first endpoint that answers; one that is no unix socket is taken as it is, the SDK will try it.
+
+    EngineError says why none does; a refused permission comes first, for it is the one to mend.
+    """
+    endpoints = _endpoints()
+    reasons = []
+    for endpoint in endpoints:
+        reason = _silent(endpoint)
+        if not reason:
+            return endpoint
+        reasons.append(reason)
+    why = min(reasons, key=lambda one: (not one.startswith(DENIED), one.startswith(ABSENT)))
+    if named := endpoints[0].named_by:
+        why += f" ({named})"
+    remedy = PERMISSION if why.startswith(DENIED) else "start or install one, or use --engine local"
+    raise EngineError(f"no Docker Engine answers: {why}", remedy)
+
+
+def _endpoints() -> list[Endpoint]:
     """DOCKER_HOST, else the context in use, else the sockets where engines usually listen."""
     if host := os.environ.get("DOCKER_HOST"):
-        return [Endpoint(host, "DOCKER_HOST")]
+        tls = Path(os.environ.get("DOCKER_CERT_PATH") or _docker_folder())
+        return [Endpoint(host, "DOCKER_HOST", tls if os.environ.get("DOCKER_TLS_VERIFY") else None)]
     if context := _context():
         return [context]
     runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
-    sockets = ["/var/run/docker.sock", f"{runtime}/docker.sock", f"{runtime}/podman/podman.sock"]
-    sockets.append("/run/podman/podman.sock")
-    return [Endpoint(f"unix://{path}", "a usual place") for path in sockets]
+    usual = ("/var/run/docker.sock", f"{runtime}/docker.sock", f"{runtime}/podman/podman.sock")
+    return [Endpoint(f"unix://{path}") for path in (*usual, "/run/podman/podman.sock")]
+
+
+def _docker_folder() -> Path:
+    return Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
 
 
 def _context() -> Endpoint | None:
-    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    folder = _docker_folder()
     name = os.environ.get("DOCKER_CONTEXT", "")
     if not name:
         try:
@@ -70,29 +100,31 @@ def _context() -> Endpoint | None:
     return Endpoint(host, f"docker context {name}", tls if tls.is_dir() else None)
 
 
-def reachable(endpoint: Endpoint) -> str:
-    """Why a unix socket can't be opened, or "" where it can (other addresses are tried by the client)."""
-    if not endpoint.url.startswith("unix://"):
+def _silent(endpoint: Endpoint) -> str:
+    """Why nothing answers at a socket; "" where an engine does, or where only the SDK can tell (ssh, TLS)."""
+    scheme, _, place = endpoint.url.partition("://")
+    if scheme not in ("unix", "tcp"):
         return ""
-    path = endpoint.url.removeprefix("unix://")
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(2)
-        try:
-            probe.connect(path)
-        except PermissionError:
-            return f"no permission on {path}"
-        except FileNotFoundError:
-            return f"nothing at {path}"
-        except OSError as error:
-            return f"{path}: {error.strerror or error}"
-    return ""
+    try:
+        with socket.socket(socket.AF_UNIX) if scheme == "unix" else _dialled(place) as probe:
+            probe.settimeout(ANSWER_S)
+            if scheme == "unix":
+                probe.connect(place)
+            if endpoint.tls_folder:
+                return ""
+            probe.sendall(b"GET /_ping HTTP/1.0\r\nHost: engine\r\n\r\n")
+            answer = probe.recv(64)
+    except PermissionError:
+        return f"{DENIED} {place}"
+    except FileNotFoundError:
+        return f"{ABSENT} {place}"
+    except TimeoutError:
+        return f"{place} says nothing"
+    except (OSError, ValueError) as error:
+        return f"{place}: {getattr(error, 'strerror', None) or error}"
+    return "" if b" 200 " in answer else f"{place}: what answers is no engine"
 
 
-def no_engine(reasons: list[str], listed: list[Endpoint]) -> EngineError:
-    """One line for all that was tried; a refused permission comes first, for it is the one to mend."""
-    denied = [reason for reason in reasons if reason.startswith("no permission")]
-    if denied:
-        return EngineError(f"no Docker Engine answers: {denied[0]}", PERMISSION)
-    named = listed[0].named_by
-    why = reasons[0] if named == "a usual place" else f"{named} is {listed[0].url}: {reasons[0]}"
-    return EngineError(f"no Docker Engine answers: {why}", "start or install one, or use --engine local")
+def _dialled(place: str) -> socket.socket:
+    address = urllib.parse.urlsplit(f"//{place}")
+    return socket.create_connection((address.hostname, address.port or 2375), timeout=ANSWER_S)

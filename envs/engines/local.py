@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
+import secrets
 import selectors
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +21,9 @@ import msgspec
 from envs import process
 from envs.engines import names
 from envs.engines.base import Container, ImageInfo, Mount, Sink, Task
-from envs.errors import EngineError, WrongUse
-from envs.files import exclusive, write_atomic
+from envs.engines.interrupts import held
+from envs.errors import EngineError
+from envs.files import write_atomic
 from envs.paths import cache_root
 from envs.tree import RECORD, read_record, trees_root
 
@@ -31,6 +34,7 @@ KEPT_VARIABLES = ("TERM", "COLORTERM", "TZ")  # of the caller's; all else is the
 class _Kept(msgspec.Struct, frozen=True, kw_only=True):
     """state.json of a kept container: what it is, and which process is its main one."""
 
+    id: str
     name: str
     env: str
     lock_digest: str
@@ -59,11 +63,11 @@ class LocalEngine:
         return str(mount.source)
 
     def run(self, task: Task, *, stdout: Sink, stderr: Sink) -> int:
-        """Run to the end in a process group of its own, streams live; nothing of it outlives the call."""
-        with _home() as home:
+        """Run to the end in a process group of its own, streams live; nothing of the group outlives the call."""
+        with tempfile.TemporaryDirectory(prefix="edgekiln-home-") as home, held() as signals:
             child = process.attach(
                 task.command,
-                env=_variables(task.environment.tree, home, task.variables),
+                env=_variables(task.environment.tree, Path(home), task.variables),
                 cwd=Path(task.workdir),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -71,33 +75,39 @@ class LocalEngine:
                 new_group=True,
             )
             try:
-                _pump(child, stdout, stderr)
-                return _exit_code(child.wait())
+                with signals.let_through():
+                    _pump(child, stdout, stderr)
+                    return _exit_code(child.wait())
             finally:
                 _end_group(child.pid, GRACE_S)
-                child.wait()
+                with child:
+                    pass  # closes its streams and reaps it
 
     def start(self, task: Task) -> Container:
         """Start the main process in the background and remember it."""
-        name = task.name or f"edgekiln-{task.environment.name}"
-        if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith((".", "-")):
-            raise WrongUse(f"--name {name!r} can't be a name", "use letters, digits, dots, dashes and underscores")
-        with exclusive(_root() / f".{name}.lock", lambda: None):
+        env = task.environment
+        name = names.of(task)
+        with names.alone(self.name, name):
             kept = _read(name)
             if kept is None:
                 kept = _Kept(
+                    id=secrets.token_hex(32),
                     name=name,
-                    env=task.environment.name,
-                    lock_digest=task.environment.lock_digest,
-                    tree=str(task.environment.tree),
+                    env=env.name,
+                    lock_digest=env.lock_digest,
+                    tree=str(env.tree),
                     created=dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
                     command=tuple(task.command),
                     variables=dict(task.variables),
                     workdir=task.workdir,
                 )
-            elif (kept.lock_digest, kept.tree) != (task.environment.lock_digest, str(task.environment.tree)):
+            elif (kept.lock_digest, kept.tree) != (env.lock_digest, str(env.tree)):
                 raise names.refuse_other_lock(_shown(kept))
-            return _shown(kept if _is_running(kept) else _launch(kept))
+            try:
+                return _shown(kept if _is_running(kept) else _launch(kept))
+            finally:
+                if not _read(name):  # it could not be started
+                    shutil.rmtree(_folder(name), ignore_errors=True)
 
     def exec(self, container: str, command: Sequence[str], *, variables: Mapping[str, str], workdir: str | None) -> int:
         """Run with the caller's streams, in the caller's folder: under local they see the caller's files."""
@@ -108,12 +118,12 @@ class LocalEngine:
         return _attended(command, own, Path(workdir) if workdir else Path.cwd())
 
     def shell(self, task: Task) -> int:
-        """bash in the caller's folder, its prompt names the environment."""
-        with _home() as home:
+        """bash in the caller's folder; off a terminal it reads commands from stdin."""
+        with tempfile.TemporaryDirectory(prefix="edgekiln-home-") as home:
             prompt = {"PS1": f"({task.environment.name}) \\w\\$ "}
-            own = _variables(task.environment.tree, home, {**task.variables, **prompt})
-            words = ["bash", "--norc", "--noprofile"]
-            return _attended([*words, "-i"] if os.isatty(0) else words, own, Path.cwd())
+            own = _variables(task.environment.tree, Path(home), {**task.variables, **prompt})
+            words = ["bash", "--norc", "--noprofile", *(["-i"] if os.isatty(0) and os.isatty(1) else [])]
+            return _attended(words, own, Path.cwd())
 
     def stop(self, container: str, timeout_s: float = 10) -> None:
         """SIGTERM to its group, SIGKILL after the timeout."""
@@ -125,21 +135,22 @@ class LocalEngine:
 
     def restart(self, container: str, timeout_s: float = 10) -> None:
         """Stop and start again."""
-        self.stop(container, timeout_s)
-        _launch(self._kept(container))
+        with names.alone(self.name, self._kept(container).name):
+            self.stop(container, timeout_s)
+            _launch(self._kept(container))
 
     def remove(self, container: str, force: bool = False) -> None:
         """Forget it, with its HOME and log."""
-        kept = self._kept(container)
-        if _is_running(kept):
-            if not force:
+        with names.alone(self.name, self._kept(container).name):
+            kept = self._kept(container)
+            if _is_running(kept) and not force:
                 raise names.refuse_running(_shown(kept))
-            self.stop(container, timeout_s=GRACE_S)
-        shutil.rmtree(_folder(kept.name))
+            self.stop(kept.name, timeout_s=GRACE_S)
+            shutil.rmtree(_folder(kept.name))
 
     def containers(self) -> list[Container]:
         """All that were started and not removed."""
-        found = [_read(folder.name) for folder in sorted(_root().glob("*")) if folder.is_dir()]
+        found = [_read(folder.name) for folder in sorted(_root().glob("*"))]
         return [_shown(kept) for kept in found if kept]
 
     def logs(self, container: str, *, follow: bool, sink: Sink) -> None:
@@ -190,7 +201,7 @@ def _folder(name: str) -> Path:
 def _read(name: str) -> _Kept | None:
     try:
         return msgspec.json.decode((_folder(name) / "state.json").read_bytes(), type=_Kept)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except msgspec.DecodeError as error:
         raise EngineError(f"{_folder(name) / 'state.json'}: {error}", "remove that folder") from error
@@ -199,7 +210,7 @@ def _read(name: str) -> _Kept | None:
 def _launch(kept: _Kept) -> _Kept:
     folder = _folder(kept.name)
     (folder / "home").mkdir(parents=True, exist_ok=True)
-    with (folder / "log").open("ab") as log:
+    with held(), (folder / "log").open("ab") as log:  # no process that state.json does not know of
         child = process.attach(
             kept.command,
             env=_variables(Path(kept.tree), folder / "home", kept.variables),
@@ -209,8 +220,8 @@ def _launch(kept: _Kept) -> _Kept:
             no_stdin=True,
             new_group=True,
         )
-    running = msgspec.structs.replace(kept, pid=child.pid, pid_started=_started(child.pid) or 0)
-    write_atomic(folder / "state.json", msgspec.json.encode(running))
+        running = msgspec.structs.replace(kept, pid=child.pid, pid_started=_started(child.pid) or 0)
+        write_atomic(folder / "state.json", msgspec.json.encode(running))
     return running
 
 
@@ -229,7 +240,7 @@ def _is_running(kept: _Kept) -> bool:
 
 def _shown(kept: _Kept) -> Container:
     return Container(
-        id=f"{kept.env}-{kept.created}",
+        id=kept.id,
         name=kept.name,
         env=kept.env,
         state="running" if _is_running(kept) else "stopped",
@@ -241,21 +252,10 @@ def _shown(kept: _Kept) -> Container:
     )
 
 
-@contextlib.contextmanager
-def _home() -> Iterator[Path]:
-    """A HOME for one command, gone with it."""
-    folder = _root() / f".home-{os.getpid()}-{time.monotonic_ns()}"
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def _variables(tree: Path, home: Path, more: Mapping[str, str]) -> dict[str, str]:
     kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
     own = {
-        "PATH": f"{tree}/bin:/usr/local/bin:/usr/bin:/bin",
+        "PATH": f"{tree}/bin:/usr/bin:/bin",
         "HOME": str(home),
         "LANG": "C.UTF-8",
         "PYTHONNOUSERSITE": "1",
@@ -282,17 +282,20 @@ def _pump(child: subprocess.Popen[bytes], stdout: Sink, stderr: Sink) -> None:
 
 
 def _attended(command: Sequence[str], variables: Mapping[str, str], workdir: Path) -> int:
-    """With the caller's own streams and terminal; Ctrl-C reaches the command first."""
-    child = process.attach(command, env=variables, cwd=workdir)
-    while True:
-        try:
+    """With the caller's own streams; a terminal sends Ctrl-C to the command itself, else signals are passed on."""
+    tty = os.isatty(0)
+    with held() as signals:
+        child = process.attach(command, env=variables, cwd=workdir, new_group=not tty)
+
+        def pass_on(number: int) -> None:
+            with contextlib.suppress(ProcessLookupError):
+                if not tty:
+                    os.killpg(child.pid, number)
+                elif number != signal.SIGINT:
+                    child.send_signal(signal.SIGHUP)  # bash at a terminal ignores SIGTERM
+
+        with signals.passed_to(pass_on):
             return _exit_code(child.wait())
-        except KeyboardInterrupt:
-            continue  # the terminal sent it to the command too: its end is what counts
-        except SystemExit:
-            child.terminate()
-            child.wait()
-            raise
 
 
 def _end_group(leader: int, grace_s: float) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.errors import PipelineError
+from pipelines.errors import PipelineError, first_line
 
 
 def load_module(path: Path) -> ModuleType:
@@ -31,7 +31,7 @@ def load_module(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         raise PipelineError(
-            f"{path.name} can't be imported: {type(error).__name__}: {error}", "mend the module"
+            f"{path.name} can't be imported: {type(error).__name__}: {first_line(error)}", "mend the module"
         ) from error
     finally:
         sys.path.remove(str(path.parent))

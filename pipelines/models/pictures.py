@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from pipelines.errors import PipelineError
+from pipelines.errors import UNPACK_AGAIN, PipelineError, first_line
 
 
 def open_rgb(path: Path) -> Image.Image:
@@ -16,10 +16,8 @@ def open_rgb(path: Path) -> Image.Image:
             rgb: Image.Image = picture.convert("RGB")
             return rgb
     except FileNotFoundError as error:
-        raise PipelineError(
-            f"picture {path.name} is missing", "run the command again, it unpacks the data anew"
-        ) from error
-    except (UnidentifiedImageError, OSError) as error:
-        raise PipelineError(
-            f"picture {path.name} is corrupt: {error}", "remove it from the cache and run again"
-        ) from error
+        raise PipelineError(f"picture {path.name} is missing", UNPACK_AGAIN) from error
+    except UnidentifiedImageError as error:  # it names the path inside the container
+        raise PipelineError(f"{path.name} is no picture", UNPACK_AGAIN) from error
+    except (OSError, SyntaxError, ValueError) as error:  # whatever Pillow's readers raise over broken files
+        raise PipelineError(f"picture {path.name} is corrupt: {first_line(error)}", UNPACK_AGAIN) from error

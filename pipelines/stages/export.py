@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.contract import RunRequest
-from pipelines.errors import PipelineError
+from pipelines.errors import PipelineError, first_line
 from pipelines.models import find
 from pipelines.models.base import Model
 from pipelines.stage import Context, InputFile, Outcome
@@ -97,13 +97,15 @@ def _from_file(file: Path, opset: int) -> Any:
         model = onnx.load(str(file))
         onnx.checker.check_model(model)
     except Exception as error:  # the checker and protobuf have no common base
-        raise PipelineError(f"{file.name} is no valid ONNX file: {str(error).strip().splitlines()[0]}") from error
+        raise PipelineError(f"{file.name} is no valid ONNX file: {first_line(error)}") from error
     given = next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), 0)
     if given != opset:
         try:
             model = onnx.version_converter.convert_version(model, opset)
         except Exception as error:
-            raise PipelineError(f"{file.name} has opset {given} and can't be converted to {opset}: {error}") from error
+            raise PipelineError(
+                f"{file.name} has opset {given} and can't be converted to {opset}: {first_line(error)}"
+            ) from error
     return model
 
 
@@ -113,29 +115,29 @@ def _from_network(model: Model, context: Context, images: Any) -> tuple[Any, lis
     import onnx
     import torch
 
+    from pipelines.attention import attention_exportable
     from pipelines.safe_load import load_state
 
+    options = context.request.export
     torch.manual_seed(context.request.weights.seed or 0)
     network = model.build(published=context.request.weights.kind in ("published", "file"))
     network.load_state_dict(load_state(context.inputs["fetch/state.pth"]))
     network = model.ready(network)
     buffer = io.BytesIO()
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        # with gradients on: without them attention takes a fused path that ONNX has no operator for
+        with attention_exportable(options.opset), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracer warnings: what matters is compared in numbers below
             torch.onnx.export(
                 network,
                 torch.from_numpy(images[:1]),
                 buffer,
-                opset_version=context.request.export.opset,
+                opset_version=options.opset,
                 input_names=["input"],
                 output_names=["output"],
             )
     except Exception as error:  # unsupported operators come as several types of errors
-        line = str(error).strip().splitlines() or [type(error).__name__]
-        raise PipelineError(
-            f"{model.name} can't be exported at opset {context.request.export.opset}: {line[0]}"
-        ) from error
+        raise PipelineError(f"{model.name} can't be exported at opset {options.opset}: {first_line(error)}") from error
     return onnx.load_from_string(buffer.getvalue()), _answers(network, images, context)
 
 

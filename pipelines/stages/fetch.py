@@ -26,11 +26,8 @@ class Fetch:
     def input_files(self, request: RunRequest, data: Path, run_folder: Path) -> Sequence[InputFile]:
         """Every picture, the weights' file, and a person's module with its neighbours."""
         files = [InputFile(data / picture.path, picture.sha256) for picture in request.pictures]
-        weights = request.weights
-        if weights.file and weights.sha256:
-            files.append(
-                InputFile((data if weights.kind == "published" else run_folder) / weights.file, weights.sha256)
-            )
+        if (weights := weights_file(request, data, run_folder)) is not None:
+            files.append(weights)
         return [*files, *module_files(request, run_folder)]
 
     def run(self, context: Context) -> Outcome:
@@ -43,9 +40,8 @@ class Fetch:
             return Outcome(summary=f"{len(request.pictures)} pictures, the model is an ONNX file")
         torch.manual_seed(request.weights.seed or 0)
         network = model.build(published=request.weights.kind in ("published", "file"))
-        if request.weights.file:
-            root = context.data if request.weights.kind == "published" else context.run_folder
-            _load(network, root / request.weights.file, model)
+        if (file := weights_file(request, context.data, context.run_folder)) is not None:
+            _load(network, file.path, model)
         state = network.state_dict()
         torch.save(state, context.out / "state.pth")
         count = sum(value.numel() for name, value in network.named_parameters())
@@ -53,6 +49,18 @@ class Fetch:
             summary=f"{len(request.pictures)} pictures, {count / 1e6:.2f} M parameters, weights {request.weights.kind}",
             facts={"parameters": count},
         )
+
+
+def weights_file(request: RunRequest, data: Path, run_folder: Path) -> InputFile | None:
+    """The file that the weights come from; None where they are made here. Never random ones in place of a file."""
+    weights = request.weights
+    if weights.kind in ("random", "module"):
+        if weights.kind == "random" and weights.seed is None:
+            raise PipelineError("random weights without a seed", "give one: --weights random:SEED")
+        return None
+    if not (weights.file and weights.sha256):
+        raise PipelineError(f"weights of the kind {weights.kind!r} without a file and its sha256", "give both")
+    return InputFile((data if weights.kind == "published" else run_folder) / weights.file, weights.sha256)
 
 
 def module_files(request: RunRequest, run_folder: Path) -> list[InputFile]:

@@ -54,7 +54,7 @@ def test_no_compiler_and_no_package_manager_is_on_the_path(program: str) -> None
 
 def test_python_finds_packages_in_its_own_tree_only() -> None:
     tree = Path(sys.prefix)
-    named = {Path(part) for part in os.environ["PYTHONPATH"].split(":")}
+    named = {Path(part) for part in os.environ["PYTHONPATH"].split(":")} | {Path.cwd()}  # python -m adds the latter
     for entry in filter(None, sys.path):
         place = Path(entry)
         assert place.is_relative_to(tree) or any(place.is_relative_to(one) for one in named), entry

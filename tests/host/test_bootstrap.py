@@ -109,9 +109,7 @@ def test_a_wrong_hash_stops_it(checkout: Path) -> None:
     assert not (checkout / ".venv/made-from.txt").exists()
 
 
-def test_without_venv_it_says_what_to_install(
-    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_venv_it_says_what_to_install(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on Debian without python3-venv: the module ensurepip is missing."""
     (tmp_path / "missing").mkdir()
     (tmp_path / "missing" / "ensurepip.py").write_text("raise ImportError\n")

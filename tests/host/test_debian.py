@@ -347,9 +347,9 @@ def test_a_web_page_in_place_of_a_package_is_named(tmp_path: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def own_cache(request: pytest.FixtureRequest) -> None:
     if "engine" not in request.keywords:  # those need the packages that are in the store
-        monkeypatch.setenv("EDGEKILN_CACHE", str(tmp_path / "cache"))
+        request.getfixturevalue("cache")
 
 
 def base_of(debs: list[tuple[LockedDeb, Path]]) -> dict[str, tarfile.TarInfo]:

@@ -55,7 +55,7 @@ def test_other_bytes_than_the_locked_are_refused_and_not_kept(server: Server) ->
 
 def test_a_broken_download_goes_on_where_it_broke(server: Server) -> None:
     server.break_after = 2 << 20
-    with pytest.raises(FetchError, match="big: 127.0.0.1 can't be reached"):
+    with pytest.raises(FetchError, match=r"big: 127.0.0.1 can't be reached"):
         fetch([wanted(f"{server.url}/big")], "big", Silent())
     (path,) = fetch([wanted(f"{server.url}/big")], "big", Silent())
     assert path.read_bytes() == CONTENT
@@ -75,7 +75,7 @@ def test_an_unreachable_source_is_named(cache: Path) -> None:
 
 
 def test_a_refusing_source_is_named_with_its_answer(server: Server) -> None:
-    with pytest.raises(FetchError, match="big: 127.0.0.1 answers 404"):
+    with pytest.raises(FetchError, match=r"big: 127.0.0.1 answers 404"):
         fetch([wanted(f"{server.url}/gone")], "big", Silent())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import io
 import os
@@ -14,15 +13,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_trees import EPOCH, SITE, make_tree
 
 from envs import layers
 from envs.errors import BuildError
 from envs.image_tar import Entry, tar_header, tar_size, tar_stream
 from envs.layers import Layer, split, tree_layers
 
-EPOCH = 1_700_000_000
-SITE = "lib/python3.10/site-packages"
-GOLDEN = "x"
+GOLDEN = "a132590205fec1d8a8915ff28be6c5de6cf9b40f1b09354b09788e27e3a7d3ac"
 
 # --- the tar format
 
@@ -112,40 +110,8 @@ def test_a_file_that_is_gone_is_named_as_our_error(tmp_path: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("EDGEKILN_CACHE", str(tmp_path / "cache"))
+def small_counts_as_big(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers, "BIG_BYTES", 10_000)
-
-
-def add_package(tree: Path, name: str, files: dict[str, bytes]) -> None:
-    site = tree / SITE
-    rows = []
-    for path, content in files.items():
-        (site / path).parent.mkdir(parents=True, exist_ok=True)
-        (site / path).write_bytes(content)
-        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-        rows.append(f"{path},sha256={digest},{len(content)}")
-    info = site / f"{name}-1.0.dist-info"
-    info.mkdir(exist_ok=True)
-    (info / "RECORD").write_text("\n".join([*rows, f"{info.name}/RECORD,,"]) + "\n")
-
-
-def make_tree(tree: Path, small: bytes = b"1") -> Path:
-    (tree / "bin").mkdir(parents=True)
-    (tree / "bin" / "python3.10").write_bytes(b"#!")
-    (tree / "bin" / "python3.10").chmod(0o755)
-    (tree / "bin" / "python3").symlink_to("python3.10")
-    (tree / ".edgekiln").mkdir()
-    (tree / ".edgekiln" / "tree.json").write_text("ours")
-    (tree / SITE).mkdir(parents=True)
-    (tree / "lib" / "python3.10" / "os.py").write_text("os")
-    (tree / "lib" / "python3.10" / "__pycache__").mkdir()
-    (tree / "lib" / "python3.10" / "__pycache__" / "os.pyc").write_text("stray")
-    add_package(tree, "torch", {"torch/lib.so": b"t" * 30_000, "torch/__init__.py": b""})
-    add_package(tree, "nvidia_one", {"nvidia/__init__.py": b"", "nvidia/one.so": b"n" * 8_000})
-    add_package(tree, "nvidia_two", {"nvidia/__init__.py": b"", "nvidia/two.so": b"m" * 8_000})
-    add_package(tree, "small", {"small.py": small})
-    return tree
 
 
 def digests(made: tuple[Layer, ...]) -> dict[str, str | None]:

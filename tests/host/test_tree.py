@@ -96,7 +96,7 @@ def test_two_builds_at_once_make_one_tree(small: EnvLock) -> None:
 
 def test_a_wheel_with_another_hash_stops_the_build_and_leaves_nothing(small: EnvLock) -> None:
     broken = msgspec.structs.replace(small, package=(tampered(small.package[0]),))
-    with pytest.raises(FetchError, match="small-1.0-py3-none-any.whl: sha256 is"):
+    with pytest.raises(FetchError, match=r"small-1.0-py3-none-any.whl: sha256 is"):
         tree.ensure_tree(broken, Silent())
     assert list(tree.trees_root().iterdir()) == []
 
@@ -130,7 +130,7 @@ def test_another_build_of_the_same_version_is_not_the_locked_interpreter(small: 
 
 def test_a_trim_pattern_that_matches_nothing_is_an_error(small: EnvLock) -> None:
     stale = msgspec.structs.replace(small, trim={"small": ("small/no_such_*",)})
-    with pytest.raises(BuildError, match="no_such_"):
+    with pytest.raises(BuildError, match=r"no_such_"):
         tree.ensure_tree(stale, Silent())
 
 
@@ -162,7 +162,7 @@ def test_an_interpreter_archive_can_not_leave_its_folder(tmp_path: Path, name: s
         member = tarfile.TarInfo(name)
         member.size = 1
         tar.addfile(member, io.BytesIO(b"x"))
-    with pytest.raises(BuildError, match="would leave its folder"):
+    with pytest.raises(BuildError, match=r"would leave its folder"):
         interpreter._unpack(archive, tmp_path / "target")
     assert not (tmp_path / "out").exists()
 

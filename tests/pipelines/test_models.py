@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -168,6 +169,23 @@ def test_a_file_that_is_no_weights_is_refused_in_one_line(tmp_path: Path, conten
     with pytest.raises(PipelineError, match=r"x.pth (can't be loaded as weights|holds no state dict)") as caught:
         load_state(tmp_path / "x.pth")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_whatever_is_broken_in_a_weights_file_it_loads_or_is_refused_in_one_line(tmp_path: Path, legacy: bool) -> None:
+    path = tmp_path / "x.pth"
+    torch.save({"a": torch.arange(6.0), "b": torch.ones(2)}, path, _use_new_zipfile_serialization=not legacy)
+    whole = path.read_bytes()
+    chance = random.Random(0)
+    for _ in range(300):
+        broken = bytearray(whole)
+        for _ in range(chance.choice((1, 2, 8))):
+            broken[chance.randrange(len(broken))] = chance.randrange(256)
+        path.write_bytes(broken)
+        try:
+            load_state(path)
+        except PipelineError as error:
+            assert "\n" not in str(error)
 
 
 def test_what_is_no_state_dict_is_refused(tmp_path: Path) -> None:

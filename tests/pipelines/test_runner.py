@@ -156,6 +156,7 @@ def test_killed_at_any_point_the_next_run_gives_the_same_report(
     fresh = run_all(request_for(3, use_cache=False))
     assert after.ok
     assert told(after) == told(fresh)
+    assert list((workspace / ".cache/scratch").iterdir()) == []  # what the killed one left is gone as well
 
 
 def test_the_process_gives_events_and_a_report_and_its_exit_code(
@@ -194,6 +195,47 @@ def test_two_runs_at_once_do_not_harm_each_other(request_for: Make, workspace: P
         for number in (1, 2)
     ]
     assert told(reports[0]) == told(reports[1])
+
+
+def test_the_same_request_may_run_again_in_its_own_folder(request_for: Make, run_all: Go, workspace: Path) -> None:
+    request = request_for()
+    first = run_all(request)
+    (workspace / request.run_folder / "artifacts" / "left-over").touch()
+    assert told(run_all(request)) == told(first)
+    made = (workspace / request.run_folder / "artifacts").rglob("*")
+    assert {path.relative_to(workspace / request.run_folder).as_posix() for path in made if path.is_file()} == {
+        artifact.path for artifact in first.artifacts
+    }
+
+
+@pytest.mark.parametrize("folder", ["gone", "../elsewhere", "/tmp"])
+def test_a_run_folder_outside_the_workspace_is_refused(
+    request_for: Make, workspace: Path, data: Path, folder: str
+) -> None:
+    (workspace.parent / "elsewhere").mkdir()
+    request = msgspec.structs.replace(request_for(), run_folder=folder)
+    (workspace / "request.json").write_bytes(encode(request))
+    command = [sys.executable, "-m", "pipelines", "request.json", "--workspace", str(workspace), "--data", str(data)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"request.json: its run folder {folder} is not in the workspace\n"
+
+
+@pytest.mark.parametrize("blocked", [".cache", "small/1/events.jsonl"])
+def test_a_workspace_that_can_not_be_written_is_one_line(
+    request_for: Make, workspace: Path, data: Path, blocked: str
+) -> None:
+    """A thing of the wrong kind stands where the run writes: that stops root, too."""
+    request = request_for()
+    if blocked == ".cache":
+        (workspace / blocked).touch()
+    else:
+        (workspace / blocked).mkdir()
+    running = start(request, workspace, data)
+    _, err = running.communicate()
+    assert running.returncode == 1
+    assert err.decode().startswith("the workspace can't be written: ")
+    assert len(err.decode().strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"schema": 99}', "no json"])
