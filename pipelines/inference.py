@@ -54,3 +54,13 @@ def largest_difference(left: list[Array], right: list[Array]) -> float:
     return max(
         float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max()) for a, b in zip(left, right, strict=True)
     )
+
+
+def limit_for(reference: list[Array]) -> float:
+    """How far outputs may lie from the reference and still be the same network's.
+
+    1e-4 where the largest output is around 1; a share of it below (or nothing could fail) and far above, where
+    float32 itself rounds by more.
+    """
+    scale = max(float(np.abs(one).max()) for one in reference)
+    return max(1e-4 * min(1.0, scale), 1e-5 * scale)

@@ -34,8 +34,9 @@ def agreement(dense: Array, sparse: Array) -> Agreement:
     """Of two outputs [N, ...]."""
     left, right = (one.reshape(len(one), -1).astype(np.float64) for one in (dense, sparse))
     classes = dense.ndim == 2 and dense.shape[1] > 1
+    ranks = classes and bool((left.max(1) > left.min(1)).all())  # equal scores rank nothing
     return Agreement(
-        top1=float((left.argmax(1) == right.argmax(1)).mean()) if classes else None,
+        top1=float((left.argmax(1) == right.argmax(1)).mean()) if ranks else None,
         cosine=_mean_cosine(left, right),
         cosine_centred=_mean_cosine(left - left.mean(0), right - right.mean(0)) if len(left) > 1 else None,
         max_abs_diff=float(np.abs(left - right).max()),

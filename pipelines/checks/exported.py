@@ -6,9 +6,7 @@ import numpy as np
 
 from pipelines.arrays import Array
 from pipelines.checks.finding import Finding, judged
-from pipelines.inference import largest_difference
-
-LIMIT = 1e-4  # absolute, times the largest output where that is above 1
+from pipelines.inference import largest_difference, limit_for
 
 
 def exported_equals_framework(exported: list[Array], reference: list[Array]) -> Finding:
@@ -16,7 +14,7 @@ def exported_equals_framework(exported: list[Array], reference: list[Array]) -> 
     name = "exported equals torch"
     if not all(np.isfinite(one).all() for one in (*exported, *reference)):
         return judged(name, False, "outputs hold values that are not finite")
-    limit = LIMIT * max(1.0, *(float(np.abs(one).max()) for one in reference))
+    limit = limit_for(reference)
     try:
         difference = largest_difference(exported, reference)
     except ValueError as error:

@@ -14,8 +14,6 @@ from pipelines.models.base import Model
 from pipelines.stage import Context, InputFile, Outcome
 from pipelines.stages.fetch import module_files
 
-SIMPLIFIED_LIMIT = 1e-4  # times the largest output, where that is above 1
-
 
 class Export:
     """Writes `model.onnx` (static shapes, checked, simplified) and `reference.npz` (torch's outputs, [N, ...])."""
@@ -41,12 +39,11 @@ class Export:
 
     def run(self, context: Context) -> Outcome:
         """Export, check, simplify, and prove that simplifying changed nothing."""
-        import numpy as np
         import onnx
 
         from pipelines.arrays import load_arrays
         from pipelines.graph.tidy import simplified, tidy
-        from pipelines.inference import largest_difference, outputs_of, save_outputs
+        from pipelines.inference import largest_difference, limit_for, outputs_of, save_outputs
 
         options = context.request.export
         images = load_arrays(context.inputs["preprocess/inputs.npz"])["images"]
@@ -65,7 +62,7 @@ class Export:
             )
         before = outputs_of(raw.SerializeToString(), images[:2])
         difference = largest_difference(before, outputs_of(final.SerializeToString(), images[:2]))
-        if difference > SIMPLIFIED_LIMIT * max(1.0, *(float(np.abs(one).max()) for one in before)):
+        if difference > limit_for(before):
             raise PipelineError(
                 f"{options.simplifier} changed the outputs by {difference:.3g}", "choose another simplifier"
             )

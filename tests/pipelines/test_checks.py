@@ -18,6 +18,7 @@ from onnx import numpy_helper
 from PIL import Image
 
 from pipelines.checks.agreement import agreement, hits, top_classes
+from pipelines.checks.exported import exported_equals_framework
 from pipelines.checks.preprocessing import declared
 from pipelines.contract import RunReport, RunRequest
 from pipelines.models.base import Preprocessing
@@ -245,3 +246,15 @@ def test_the_best_classes_are_sorted_scores(order: list[int]) -> None:
     assert hits(top_classes(scores), [order.index(5)], within=1) == 0
     assert hits(top_classes(scores), [order.index(5)], within=5) == 1
     assert hits(top_classes(scores), [None], within=5) == 0
+
+
+@given(st.floats(1e-12, 1e6))
+def test_a_difference_that_matters_fails_at_any_scale(scale: float) -> None:
+    """Random networks may answer with tiny numbers: a fixed limit would let anything pass."""
+    reference = [np.array([[scale, 0.0]])]
+    assert exported_equals_framework([np.array([[scale, scale * 1e-3]])], reference).status == "failed"
+    assert exported_equals_framework([np.array([[scale * (1 + 1e-6), 0.0]])], reference).status == "ok"
+
+
+def test_equal_scores_rank_nothing() -> None:
+    assert agreement(np.zeros((2, 5)), np.zeros((2, 5))).top1 is None
