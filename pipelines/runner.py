@@ -123,14 +123,15 @@ def _answer(stage: Stage, state: _Run) -> tuple[Entry, bool]:
         _check(files)
     except PipelineError as error:
         return _ended("failed", str(error)), False
-    inputs = {f"{name}/{out}": path for name in stage.needs for out, path in state.files[name].items()}
+    read = (*stage.needs, *stage.uses)
+    inputs = {f"{name}/{out}": path for name in read for out, path in state.files[name].items()}
     made = {a.path: a.sha256 for a in state.artifacts}
     key = key_of(
         stage.name,
         stage.parameters(request),
         [file.sha256 for file in files],
         {name: made[path.relative_to(state.folder).as_posix()] for name, path in inputs.items()},
-        {name: dict(state.facts[name]) for name in stage.needs},
+        {name: dict(state.facts[name]) for name in read},
         request.lock_digest,
         request.pipeline_digest,
     )

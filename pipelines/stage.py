@@ -51,6 +51,10 @@ class Stage(Protocol):
     def needs(self) -> tuple[str, ...]:
         """Earlier stages whose outputs and facts it reads."""
 
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """Earlier stages whose outputs and facts it reads where they are there, however they ended."""
+
     def parameters(self, request: RunRequest) -> Mapping[str, Any]:
         """What of the request its result depends on, beside its inputs."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +39,8 @@ PROJECT = "edgekiln"
 OLDEST_API = (1, 41)
 TIMEOUT_S = 60
 GRACE_S = 5
+KILLED = 128 + 9
+OOM_NOTE_S = 0.5
 WENT_AWAY = (requests.RequestException, urllib3.exceptions.HTTPError)
 STATES: dict[str, State] = {"created": "created", "running": "running", "paused": "running", "restarting": "running"}
 
@@ -76,13 +79,24 @@ class DockerEngine:
                 for is_error, block in stream.blocks():
                     (stderr if is_error else stdout)(block)
             code = int(container.wait()["StatusCode"])
-            container.reload()
-            if code and container.attrs["State"].get("OOMKilled"):
+            if code and self._ran_out_of_memory(container, code):
                 raise EngineError(
                     f"the command was killed: it wanted more than its {task.memory_mib} MiB of memory",
                     "run something smaller, or on a machine with more",
                 )
             return code
+
+    def _ran_out_of_memory(self, container: SdkContainer, code: int) -> bool:
+        """The engine notes it when it ends the container, but under load learns it only a moment later."""
+        container.reload()
+        if container.attrs["State"].get("OOMKilled"):
+            return True
+        if code != KILLED:
+            return False
+        client: Any = self.client  # the stubs know no fractions of a second
+        until = f"{time.time() + OOM_NOTE_S:.3f}"
+        asked = {"container": _id(container), "event": "oom"}
+        return any(guarded(client.events(since=0, until=until, filters=asked, decode=True)))
 
     def start(self, task: Task) -> Container:
         """Create the kept container of that name and start it, or start the one that is there."""
@@ -259,7 +273,8 @@ class DockerEngine:
 
         Inside a rootless engine the caller is uid 0, and any other uid is a stranger to the caller's files.
         """
-        if any("rootless" in option for option in self._info.get("SecurityOptions") or []):
+        options = self._info.get("SecurityOptions") or []
+        if self._info.get("Rootless") or "name=rootless" in options:  # Podman's word, and Docker's
             return 0, 0
         return (os.getuid(), os.getgid()) if os.getuid() else (ROOT_UID, ROOT_UID)
 

@@ -133,13 +133,13 @@ def _no_timeout(client: docker.DockerClient) -> Iterator[Any]:
 def _explained(plan: ImagePlan) -> Iterator[None]:
     try:
         yield
+    except DockerException as error:  # first: an APIError is a RequestException too
+        raise _refused(plan, str(getattr(error, "explanation", None) or error)) from error
     except (requests.RequestException, urllib3.exceptions.HTTPError, ConnectionError) as error:
         raise EngineError(
             f"the engine went away while image {plan.name} was loaded ({type(error).__name__})",
             "start it and run the same command again; images that were there are unchanged",
         ) from error
-    except DockerException as error:
-        raise _refused(plan, str(getattr(error, "explanation", None) or error)) from error
 
 
 def _refused(plan: ImagePlan, reason: str) -> EngineError:

@@ -255,7 +255,7 @@ def _shown(kept: _Kept) -> Container:
 def _variables(tree: Path, home: Path, more: Mapping[str, str]) -> dict[str, str]:
     kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
     own = {
-        "PATH": f"{tree}/bin:/usr/bin:/bin",
+        "PATH": f"{tree}/bin:/usr/local/bin:/usr/bin:/bin",
         "HOME": str(home),
         "LANG": "C.UTF-8",
         "PYTHONNOUSERSITE": "1",

@@ -14,7 +14,8 @@ class Collect:
     """Writes `MODEL_results.txt`. It holds no clock: the same results, the same bytes."""
 
     name = "collect"
-    needs = ("export", "sparsify", "verify")
+    needs = ()
+    uses = ("export", "sparsify", "verify")
 
     def parameters(self, request: RunRequest) -> Mapping[str, Any]:
         """What the text names."""
@@ -31,7 +32,6 @@ class Collect:
         import json
 
         request = context.request
-        verified = json.loads(context.inputs["verify/verify.json"].read_text("utf-8"))
         seed = f", seed {request.weights.seed}" if request.weights.kind == "random" else ""
         note = f" ({request.weights.note})" if request.weights.note else ""
         lines = [
@@ -40,17 +40,23 @@ class Collect:
             f"weights: {request.weights.kind}{note}{seed}",
             "",
         ]
-        for stage in self.needs:
-            lines += [f"[{stage}]", *(f"{name}: {_shown(value)}" for name, value in context.results[stage].items()), ""]
-        lines += ["[findings]", *(_finding(one) for one in verified["findings"]), ""]
-        lines += ["[top-5 classes: dense | sparse]"]
-        for one in verified["pictures"]:
-            label = "" if one["label"] is None else f" (labelled {one['label']})"
-            dense, sparse = (" ".join(str(c) for c in one[kind]) for kind in ("dense_top5", "sparse_top5"))
-            lines.append(f"{one['path']}{label}: {dense} | {sparse}")
+        for stage in self.uses:
+            facts = context.results.get(stage) or {"not run": "see the report"}
+            lines += [f"[{stage}]", *(f"{name}: {_shown(value)}" for name, value in facts.items()), ""]
+        if (path := context.inputs.get("verify/verify.json")) is not None:
+            lines += _verified(json.loads(path.read_text("utf-8")))
         name = f"{request.model}_results.txt"
         (context.out / name).write_text("\n".join(lines) + "\n", "utf-8")
         return Outcome(summary=name)
+
+
+def _verified(record: Mapping[str, Any]) -> list[str]:
+    lines = ["[findings]", *(_finding(one) for one in record["findings"]), "", "[top-5 classes: dense | sparse]"]
+    for one in record["pictures"]:
+        label = "" if one["label"] is None else f" (labelled {one['label']})"
+        dense, sparse = (" ".join(str(c) for c in one[kind]) for kind in ("dense_top5", "sparse_top5"))
+        lines.append(f"{one['path']}{label}: {dense} | {sparse}")
+    return lines
 
 
 def _shown(value: Fact) -> str:

@@ -15,6 +15,7 @@ class Convert:
 
     name = "convert"
     needs = ()
+    uses = ()
 
     def parameters(self, request: RunRequest) -> Mapping[str, Any]:
         """The environment decides which tool there is."""

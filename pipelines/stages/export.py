@@ -20,6 +20,7 @@ class Export:
 
     name = "export"
     needs = ("fetch", "preprocess")
+    uses = ()
 
     def parameters(self, request: RunRequest) -> Mapping[str, Any]:
         """What the toolchain accepts, and which model."""

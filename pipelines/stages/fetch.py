@@ -18,6 +18,7 @@ class Fetch:
 
     name = "fetch"
     needs = ()
+    uses = ()
 
     def parameters(self, request: RunRequest) -> Mapping[str, Any]:
         """Model and weights."""

@@ -18,6 +18,7 @@ class Preprocess:
 
     name = "preprocess"
     needs = ()
+    uses = ()
 
     def parameters(self, request: RunRequest) -> Mapping[str, Any]:
         """The model, for its preprocessing, and which picture stands where."""

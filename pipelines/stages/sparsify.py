@@ -20,6 +20,7 @@ class Sparsify:
 
     name = "sparsify"
     needs = ("export",)
+    uses = ()
 
     def parameters(self, request: RunRequest) -> Mapping[str, Any]:
         """The pattern."""

@@ -22,6 +22,7 @@ class Verify:
 
     name = "verify"
     needs = ("preprocess", "export", "sparsify")
+    uses = ()
 
     def parameters(self, request: RunRequest) -> Mapping[str, Any]:
         """What is judged, and by which labels."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from envs.engines.base import ENV_LABEL, LOCK_LABEL, PROJECT_LABEL, Environment,
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = "sha256:" + "1" * 64
+ENV = f"enginetest-{os.getpid()}"  # of this test run alone: another may be at work in the same engine
 PROGRAMS = (
     "bash",
     "sh",
@@ -41,7 +43,7 @@ sys.path.insert(0, {root!r})
 from pathlib import Path
 from envs.engines.base import Environment, Mount, Task
 from envs.engines.choose import choose
-environment = Environment("enginetest", {lock!r}, Path({tree!r}), {image!r})
+environment = Environment({env!r}, {lock!r}, Path({tree!r}), {image!r})
 def task(*command, **more):
     return Task(environment=environment, command=command, mounts=[], workdir="/tmp", **more)
 def out(block): os.write(1, block)
@@ -74,11 +76,11 @@ def tiny_image() -> str:
         temporary = tarfile.TarInfo("tmp")  # engines give the tmpfs at /tmp the mode of the folder under it
         temporary.type, temporary.mode = tarfile.DIRTYPE, 0o1777
         tar.addfile(temporary)
-    labels = {PROJECT_LABEL: "edgekiln", ENV_LABEL: "enginetest", LOCK_LABEL: LOCK}
+    labels = {PROJECT_LABEL: "edgekiln", ENV_LABEL: ENV, LOCK_LABEL: LOCK}
     client = docker.from_env()
     answer = client.api.import_image_from_data(
         blob.getvalue(),
-        repository="edgekiln/enginetest",
+        repository=f"edgekiln/{ENV}",
         tag="latest",
         changes=[f'LABEL {key}="{value}"' for key, value in labels.items()],
     )
@@ -92,7 +94,7 @@ def forget_image() -> None:
     import docker
 
     client = docker.from_env()
-    for container in client.containers.list(all=True, filters={"label": f"{ENV_LABEL}=enginetest"}):
+    for container in client.containers.list(all=True, filters={"label": f"{ENV_LABEL}={ENV}"}):
         container.remove(force=True)
     client.images.remove(tiny_image(), force=True)
     tiny_image.cache_clear()
@@ -104,7 +106,7 @@ def environment(kind: str, folder: Path) -> Environment:
     program.parent.mkdir(parents=True, exist_ok=True)
     program.write_text("#!/bin/sh\necho found\n")
     program.chmod(0o755)
-    return Environment("enginetest", LOCK, folder / "tree", tiny_image() if kind == "docker" else None)
+    return Environment(ENV, LOCK, folder / "tree", tiny_image() if kind == "docker" else None)
 
 
 def task(env: Environment, *command: str, mounts: tuple[Mount, ...] = (), **more: object) -> Task:
@@ -114,7 +116,9 @@ def task(env: Environment, *command: str, mounts: tuple[Mount, ...] = (), **more
 
 def drive(kind: str, env: Environment, body: str, **popen: object) -> subprocess.Popen[bytes]:
     """`body` in a process of its own, with `engine`, `task`, `out` and `err` at hand."""
-    head = PRELUDE.format(root=str(ROOT), lock=env.lock_digest, tree=str(env.tree), image=env.image, kind=kind)
+    head = PRELUDE.format(
+        root=str(ROOT), env=env.name, lock=env.lock_digest, tree=str(env.tree), image=env.image, kind=kind
+    )
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([sys.executable, "-c", head + body], **{**streams, **popen})  # type: ignore[call-overload, no-any-return]
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from driven import LOCK, drive, environment, forget_image, lives, task, within
+from driven import ENV, LOCK, drive, environment, forget_image, lives, task, within
 
 from envs.engines.base import Engine, Environment
 from envs.engines.choose import choose
@@ -172,7 +172,7 @@ def test_a_command_that_ignores_the_end_is_killed_after_a_grace(kind: str, engin
 def test_a_kept_container_from_start_to_rm(engine: Engine, env: Environment, name: str) -> None:
     kept = task(env, "sh", "-c", "echo begun; exec sleep 300", name=name)
     made = engine.start(kept)
-    assert (made.name, made.env, made.state, made.engine) == (name, "enginetest", "running", engine.name)
+    assert (made.name, made.env, made.state, made.engine) == (name, ENV, "running", engine.name)
     assert made.lock_digest == LOCK
     assert made.created.endswith("Z")
     assert engine.start(kept) == made
@@ -206,7 +206,7 @@ def test_a_container_of_another_lock_is_not_started(
     engine: Engine, env: Environment, name: str, tmp_path: Path
 ) -> None:
     engine.start(task(env, "sleep", "300", name=name))
-    other = Environment("enginetest", "sha256:" + "2" * 64, env.tree, env.image)
+    other = Environment(ENV, "sha256:" + "2" * 64, env.tree, env.image)
     with pytest.raises(WrongUse, match=r"another lock .*invoke rm"):
         engine.start(task(other, "sleep", "300", name=name))
 
@@ -311,7 +311,7 @@ def test_shell_off_a_terminal_reads_commands_from_stdin(kind: str, env: Environm
     child = drive(kind, env, 'sys.exit(engine.shell(task("bash")))')
     out, err = child.communicate(b"echo hello\nexit 4\n", timeout=30)
     assert (child.returncode, out, err) == (4, b"hello\n", b"")
-    assert [one for one in engine.containers() if one.env == "enginetest"] == []
+    assert [one for one in engine.containers() if one.env == ENV] == []
 
 
 class Terminal:
@@ -350,14 +350,15 @@ class Terminal:
 
 def test_shell_at_a_terminal(kind: str, env: Environment, engine: Engine) -> None:
     terminal = Terminal(kind, env, 'code = engine.shell(task("bash")); print("ended", code)')
-    terminal.wait_for("(enginetest) ")
+    terminal.wait_for(f"({ENV}) ")
+    time.sleep(0.5)  # the engine can set a size only after the start: docker's own exec is no quicker
     terminal.type("stty size; echo a''b\n")
     terminal.wait_for("40 100")
     terminal.wait_for("ab")
     terminal.type("sleep 300\n")
     time.sleep(0.5)
     terminal.type("\x03")  # Ctrl-C ends the command, not the shell
-    terminal.wait_for("(enginetest) ")
+    terminal.wait_for(f"({ENV}) ")
     terminal.resize(30, 90)
     time.sleep(0.5)
     terminal.type("stty size\n")
@@ -365,12 +366,12 @@ def test_shell_at_a_terminal(kind: str, env: Environment, engine: Engine) -> Non
     terminal.type("exit 5\n")
     terminal.wait_for("ended 5")
     assert terminal.child.wait(timeout=20) == 0
-    assert [one for one in engine.containers() if one.env == "enginetest"] == []
+    assert [one for one in engine.containers() if one.env == ENV] == []
 
 
 def test_a_terminal_that_goes_away_ends_the_shell(kind: str, env: Environment, engine: Engine) -> None:
     terminal = Terminal(kind, env, 'engine.shell(task("bash"))')
-    terminal.wait_for("(enginetest) ")
+    terminal.wait_for(f"({ENV}) ")
     os.close(terminal.ours)
     terminal.child.wait(timeout=20)
-    assert [one for one in engine.containers() if one.env == "enginetest"] == []
+    assert [one for one in engine.containers() if one.env == ENV] == []

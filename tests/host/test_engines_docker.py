@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from driven import drive, environment, forget_image, task, within
+from driven import ENV, drive, environment, forget_image, task, within
 
 from envs.engines.base import ROOT_UID, Environment, Mount
 from envs.engines.choose import choose
@@ -72,7 +72,7 @@ def sh(engine: DockerEngine, env: Environment, script: str, **more: object) -> t
 
 
 def leftovers(engine: DockerEngine) -> list[str]:
-    return [one.name for one in engine.containers() if one.env == "enginetest"]
+    return [one.name for one in engine.containers() if one.env == ENV]
 
 
 def unless_podman(engine: DockerEngine, why: str) -> None:
@@ -86,6 +86,12 @@ def user() -> int:
 
 def test_the_command_is_the_caller_or_a_fixed_nobody(engine: DockerEngine, env: Environment) -> None:
     assert sh(engine, env, "id -u; id -g")[1].split() == [str(user()), str(os.getgid() or ROOT_UID)]
+
+
+@pytest.mark.parametrize("facts", [{"SecurityOptions": ["name=rootless"]}, {"Rootless": True}])
+def test_in_a_rootless_engine_the_caller_is_uid_0(engine: DockerEngine, facts: dict[str, object]) -> None:
+    engine._info = facts  # cached: asked once an engine
+    assert engine._user() == (0, 0)
 
 
 def test_it_has_no_capability_and_gains_none(engine: DockerEngine, env: Environment) -> None:
@@ -130,6 +136,20 @@ def test_memory_that_runs_out_is_said_so(engine: DockerEngine, env: Environment)
     assert leftovers(engine) == []
 
 
+def test_memory_that_ran_out_is_also_read_from_the_engines_events(
+    engine: DockerEngine, env: Environment, name: str
+) -> None:
+    """Under load the engine ends the container first, and then learns why."""
+    unless_podman(engine, "does not tell that memory ran out")
+    eater = 'x=$(head -c 300000000 /dev/zero | tr "\\0" x)'
+    container = engine.client.containers.get(engine.start(task(env, "sh", "-c", eater, name=name, memory_mib=32)).id)
+    assert container.wait()["StatusCode"] == 137
+    container.attrs = {**container.attrs, "State": {}}
+    container.reload = lambda: None  # type: ignore[method-assign]
+    assert engine._ran_out_of_memory(container, 137)
+    assert not engine._ran_out_of_memory(container, 1)
+
+
 def test_a_silent_command_outlives_the_engines_timeout(
     engine: DockerEngine, env: Environment, name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,15 +175,15 @@ def test_only_containers_of_the_project_are_touched(engine: DockerEngine, env: E
 def test_images_of_the_project_are_listed(engine: DockerEngine, env: Environment) -> None:
     unless_podman(engine, "writes tags with its registry")
     mine = [one for one in engine.images() if one.id == env.image]
-    tags = ("edgekiln/enginetest:latest",)
-    assert [(one.env, one.tags, one.lock_digest) for one in mine] == [("enginetest", tags, env.lock_digest)]
+    tags = (f"edgekiln/{ENV}:latest",)
+    assert [(one.env, one.tags, one.lock_digest) for one in mine] == [(ENV, tags, env.lock_digest)]
     assert mine[0].size_bytes > 2**20
 
 
 def test_an_image_that_is_gone_says_how_to_make_it(engine: DockerEngine, env: Environment) -> None:
     for image in (None, "sha256:" + "0" * 64):
-        with pytest.raises(EngineError, match="image.* run `invoke build --env enginetest`"):
-            sh(engine, Environment("enginetest", env.lock_digest, env.tree, image), "true")
+        with pytest.raises(EngineError, match=f"image.* run `invoke build --env {ENV}`"):
+            sh(engine, Environment(ENV, env.lock_digest, env.tree, image), "true")
 
 
 def test_a_start_that_fails_leaves_nothing(engine: DockerEngine, env: Environment, name: str) -> None:

@@ -41,7 +41,7 @@ def output(engine: LocalEngine, env: Environment, script: str, **more: object) -
 
 
 def test_programs_of_the_tree_come_first(engine: LocalEngine, env: Environment) -> None:
-    assert output(engine, env, "of-the-tree; echo $PATH") == ["found", f"{env.tree}/bin:/usr/bin:/bin"]
+    assert output(engine, env, "of-the-tree; echo $PATH") == ["found", f"{env.tree}/bin:/usr/local/bin:/usr/bin:/bin"]
 
 
 def test_variables_of_a_clean_environment(

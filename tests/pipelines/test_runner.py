@@ -288,3 +288,12 @@ def test_an_output_survives_where_links_are_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "link", refuse)
     laid = cache.lay_out(outputs, tmp_path / "run")
     assert laid["file"].read_bytes() == b"content"
+
+
+def test_what_verify_found_is_written_down_though_it_failed(request_for: Make, run_all: Go, workspace: Path) -> None:
+    other = MODULE.replace("return image_preprocess(path).transpose", "return -image_preprocess(path).transpose")
+    report = run_all(request_for(module=other))
+    assert (by_name(report)["verify"].status, by_name(report)["collect"].status) == ("failed", "ok")
+    assert not report.ok
+    text = (workspace / report.run_folder / "artifacts/collect/small_results.txt").read_text()
+    assert "failed  onnx_preprocess equals image_preprocess" in text
