@@ -11,8 +11,7 @@ from envs.display import Terminal, mib, print_rows, show_event
 from envs.errors import WrongUse
 
 if TYPE_CHECKING:
-    from envs.build import Built
-    from envs.engines.base import Engine, Mount
+    from envs.engines.base import Engine, Task
 
 
 def lock(env: str, newest: str, check: bool, as_json: bool) -> int:
@@ -100,72 +99,73 @@ def run(model: str, env: str, engine: str, sparsity: str, weights: str, cache: b
     return 0 if report.ok else 1
 
 
-def _task(env: str, engine: str, terminal: Terminal) -> tuple[Engine, Built, list[Mount]]:
-    """Chosen engine, built environment and the mounts that kept containers get."""
+def _task(
+    env: str, engine: str, terminal: Terminal, command: tuple[str, ...], name: str | None = None
+) -> tuple[Engine, Task]:
+    """The chosen engine, and a command for it that sees what every container of the environment sees."""
     from envs.build import build
     from envs.data import ensure_data
+    from envs.engines.base import Task
     from envs.engines.choose import choose
-    from envs.run import standard_mounts
+    from envs.run import import_path, standard_mounts
 
     chosen = choose(engine)
     terminal.say(chosen.why)
     built = build(env, chosen, terminal)
-    return chosen.engine, built, standard_mounts(ensure_data(built.lock, terminal))
+    mounts = standard_mounts(ensure_data(built.lock, terminal))
+    task = Task(
+        environment=built.environment,
+        command=command,
+        mounts=mounts,
+        workdir=chosen.engine.view(mounts[0]),
+        variables=import_path(chosen.engine),
+        name=name,
+    )
+    return chosen.engine, task
+
+
+def _default_name(env: str) -> str:
+    """What `start` calls the environment's own container."""
+    return f"edgekiln-{env}"
 
 
 def shell(env: str, engine: str) -> int:
     """An interactive bash."""
-    from envs.engines.base import Task
-    from envs.run import import_path
-
-    where, built, mounts = _task(env, engine, Terminal())
-    task = Task(
-        environment=built.environment,
-        command=("bash",),
-        mounts=mounts,
-        workdir=where.view(mounts[0]),
-        variables=import_path(where),
-    )
+    where, task = _task(env, engine, Terminal(), ("bash",))
     return where.shell(task)
 
 
 def start(env: str, engine: str, name: str, as_json: bool) -> int:
     """Create or start a kept container."""
-    from envs.engines.base import Task
-    from envs.run import import_path
-
     terminal = Terminal()
-    where, built, mounts = _task(env, engine, terminal)
-    task = Task(
-        environment=built.environment,
-        command=("sleep", "infinity"),
-        mounts=mounts,
-        workdir=where.view(mounts[0]),
-        variables=import_path(where),
-        name=name or f"edgekiln-{env}",
-    )
+    where, task = _task(env, engine, terminal, ("sleep", "infinity"), name or _default_name(env))
     container = where.start(task)
     print_json(container) if as_json else terminal.say(f"{container.name} is {container.state}")
     return 0
 
 
 def execute(env: str, engine: str, name: str, command: list[str]) -> int:
-    """A command in a kept container; under local, in the environment with the caller's files."""
+    """A command in the kept container, or in one of its own where none is kept."""
     from envs.engines.choose import choose
     from envs.run import import_path
 
     if not command:
         raise WrongUse("exec has no command", "write it after two dashes: invoke exec -- python script.py")
     where = choose(engine).engine
-    container = name or f"edgekiln-{env}"
-    return where.exec(container, command, variables=import_path(where), workdir=None)
+    container = name or _default_name(env)
+    if name or any(one.name == container and one.state == "running" for one in where.containers()):
+        return where.exec(container, command, variables=import_path(where), workdir=None)
+    terminal = Terminal()
+    where, task = _task(env, engine, terminal, tuple(command))
+    terminal.say(f"{container} is not running: this command gets a container of its own (`invoke start` keeps one)")
+    return where.attach(task)
 
 
 def container(action: str, env: str, engine: str, name: str, **more: bool) -> int:
     """stop, restart or remove one."""
     from envs.engines.choose import choose
 
-    target = name or f"edgekiln-{env}"
+    target = name or _default_name(env)
     getattr(choose(engine).engine, action)(target, **more)
     words = {"stop": "stopped", "restart": "restarted", "remove": "removed"}
     Terminal().say(f"{target} {words[action]}")
@@ -210,7 +210,7 @@ def logs(env: str, engine: str, name: str, follow: bool) -> int:
         sys.stdout.buffer.write(block)
         sys.stdout.buffer.flush()
 
-    choose(engine).engine.logs(name or f"edgekiln-{env}", follow=follow, sink=sink)
+    choose(engine).engine.logs(name or _default_name(env), follow=follow, sink=sink)
     return 0
 
 

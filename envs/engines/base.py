@@ -96,6 +96,9 @@ class Engine(Protocol):
         A pseudo-terminal is used where stdin and stdout both are terminals.
         """
 
+    def attach(self, task: Task) -> int:
+        """The command once, with this process's stdin, stdout, stderr, in a container of its own; the exit code."""
+
     def shell(self, task: Task) -> int:
         """A one-off interactive bash with a prompt that names the environment, removed at its end."""
 

@@ -132,13 +132,15 @@ class DockerEngine:
                 raise names.refuse_stopped(self._shown(target))
             return converse(self.client, _id(target), command, variables, workdir)
 
+    def attach(self, task: Task) -> int:
+        """In a throwaway container, removed at its end."""
+        with _explained("the command was running"), self._throwaway(task, ("sleep", "infinity")) as container:
+            container.start()
+            return converse(self.client, _id(container), task.command, task.variables, task.workdir)
+
     def shell(self, task: Task) -> int:
         """bash in a container of its own; off a terminal it reads commands from stdin."""
-        words = ["bash", "--norc", "--noprofile", *(["-i"] if os.isatty(0) and os.isatty(1) else [])]
-        prompt = {"PS1": f"({task.environment.name}) \\w\\$ "}
-        with _explained("the shell was open"), self._throwaway(task, ("sleep", "infinity")) as container:
-            container.start()
-            return converse(self.client, _id(container), words, prompt, task.workdir)
+        return self.attach(names.bash(task))
 
     def stop(self, container: str, timeout_s: float = 10) -> None:
         """SIGTERM, and SIGKILL after the timeout."""

@@ -117,13 +117,15 @@ class LocalEngine:
         own = _variables(Path(kept.tree), _folder(kept.name) / "home", {**kept.variables, **variables})
         return _attended(command, own, Path(workdir) if workdir else Path.cwd())
 
+    def attach(self, task: Task) -> int:
+        """With a HOME for this command alone, in the caller's folder."""
+        with tempfile.TemporaryDirectory(prefix="edgekiln-home-") as home:
+            own = _variables(task.environment.tree, Path(home), task.variables)
+            return _attended(task.command, own, Path.cwd())
+
     def shell(self, task: Task) -> int:
         """bash in the caller's folder; off a terminal it reads commands from stdin."""
-        with tempfile.TemporaryDirectory(prefix="edgekiln-home-") as home:
-            prompt = {"PS1": f"({task.environment.name}) \\w\\$ "}
-            own = _variables(task.environment.tree, Path(home), {**task.variables, **prompt})
-            words = ["bash", "--norc", "--noprofile", *(["-i"] if os.isatty(0) and os.isatty(1) else [])]
-            return _attended(words, own, Path.cwd())
+        return self.attach(names.bash(task))
 
     def stop(self, container: str, timeout_s: float = 10) -> None:
         """SIGTERM to its group, SIGKILL after the timeout."""

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import re
 from collections.abc import Sequence
+
+import msgspec
 
 from envs.engines.base import Container, Task
 from envs.errors import WrongUse
 from envs.files import exclusive
 from envs.paths import cache_root
+
+
+def bash(task: Task) -> Task:
+    """The task as a bash whose prompt names the environment; off a terminal it reads commands from stdin."""
+    words = ("bash", "--norc", "--noprofile", *(("-i",) if os.isatty(0) and os.isatty(1) else ()))
+    prompt = {"PS1": f"({task.environment.name}) \\w\\$ "}
+    return msgspec.structs.replace(task, command=words, variables={**task.variables, **prompt})
 
 
 def of(task: Task) -> str:

@@ -62,9 +62,12 @@ class FakeEngine:
         self.commands.append((one.name, tuple(command)))
         return self._answer(None, lambda _: None, lambda _: None)
 
-    def shell(self, task: Task) -> int:
+    def attach(self, task: Task) -> int:
         self.tasks.append(task)
         return self._answer(task, lambda _: None, lambda _: None)
+
+    def shell(self, task: Task) -> int:
+        return self.attach(names.bash(task))
 
     def stop(self, container: str, timeout_s: float = 10) -> None:
         self._now(self._find(container).name, "stopped")

@@ -22,6 +22,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.socket.setblocking(False)  # a client that leaves between select and accept must not stop the server
         self.files: dict[str, tuple[str, bytes]] = {}
         self.requests: list[tuple[str, str | None]] = []
         self.break_after: int | None = None

@@ -8,12 +8,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from fake_engine import FakeEngine
 from making import small_lock
 
 import envs.run as runs
 from envs.build import Built
 from envs.contract import STAGES, Event, RunReport, RunRequest, StageResult, encode
-from envs.engines.base import Environment, Mount, Sink, Task
+from envs.engines.base import Environment, Sink, Task
 from envs.engines.choose import Chosen
 from envs.errors import EngineError, WrongUse
 from envs.lock import EnvLock, LockedHubWeights, LockedInterpreter
@@ -46,24 +47,15 @@ def good(request: RunRequest, folder: Path, stdout: Sink, stderr: Sink) -> int:
     return 0
 
 
-class FakeEngine:
-    """Answers one task as told, and remembers it."""
+def answering(answer: Answer) -> Callable[[Task, Sink, Sink], int]:
+    """What a container would do with the request it is given."""
 
-    name = "docker"
-
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
-        self.tasks: list[Task] = []
-
-    def view(self, mount: Mount) -> str:
-        return mount.target
-
-    def run(self, task: Task, *, stdout: Sink, stderr: Sink) -> int:
-        self.tasks.append(task)
+    def run(task: Task, stdout: Sink, stderr: Sink) -> int:
         workspace = next(mount.source for mount in task.mounts if mount.target == "/workspace")
         path = workspace / task.command[3]
-        request = msgspec.json.decode(path.read_bytes(), type=RunRequest)
-        return self.answer(request, path.parent, stdout, stderr)
+        return answer(msgspec.json.decode(path.read_bytes(), type=RunRequest), path.parent, stdout, stderr)
+
+    return run
 
 
 @pytest.fixture
@@ -83,7 +75,7 @@ def go(cache: Path, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     built = Built(environment=environment, lock=lock, record=record, image_bytes=1)
 
     def call(answer: Answer = good, **changes: Any) -> Any:
-        engine = FakeEngine(answer)
+        engine = FakeEngine(answering(answer))
         call.engine = engine  # type: ignore[attr-defined]
         call.events = []  # type: ignore[attr-defined]
         monkeypatch.setattr(runs, "choose", lambda kind: Chosen(engine, "engine: fake"))  # type: ignore[arg-type]
