@@ -8,6 +8,7 @@ import hashlib
 import http.server
 import json
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.files: dict[str, tuple[str, bytes]] = {}
         self.requests: list[tuple[str, str | None]] = []
         self.break_after: int | None = None
+        self.block_s = 0.0  # a pause after every 64 KiB
 
     @property
     def url(self) -> str:
@@ -77,7 +79,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.server.break_after is not None and kind != "application/vnd.pypi.simple.v1+json":
             body, self.server.break_after = body[: self.server.break_after], None
             self.close_connection = True
-        self.wfile.write(body)
+        for start in range(0, len(body), 1 << 16):
+            self.wfile.write(body[start : start + (1 << 16)])
+            time.sleep(self.server.block_s)
 
     def log_message(self, format: str, *args: object) -> None:
         return

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import invoke as invoke_package
 import pytest
+from serving import serving
 
 from envs.cli import after_dashes
 
@@ -127,3 +129,26 @@ def test_an_invoke_from_elsewhere_hands_over_to_the_tool_s_own(tmp_path: Path) -
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert {one["env"] for one in json.loads(done.stdout)} >= {"light", "sigmastar"}
+
+
+def test_ctrl_c_in_a_download_ends_at_once_and_leaves_what_resumes(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom envs.cli import verb\nfrom envs.fetch import Wanted, fetch\n"
+        "from envs.progress import Silent\nfrom invoke.exceptions import Exit\n"
+        "@verb\ndef task():\n    fetch([Wanted('big', 'a' * 64, 0, lambda: sys.argv[1])], 'big', Silent())\n"
+        "try:\n    task()\nexcept Exit as end:\n    sys.exit(end.code)\n"
+    )
+    with serving() as server:
+        server.files["/big"] = ("application/octet-stream", bytes(64 << 20))
+        server.block_s = 0.01
+        env = {**os.environ, "EDGEKILN_CACHE": str(tmp_path)}
+        command = [sys.executable, "-c", code, f"{server.url}/big"]
+        child = subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+        part = tmp_path / "store" / f"{'a' * 64}.part"
+        while not (part.exists() and part.stat().st_size):
+            assert child.poll() is None
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=20)
+    assert child.returncode == 130
+    assert err.strip() == "interrupted"
+    assert part.stat().st_size < 64 << 20

@@ -16,7 +16,7 @@ from envs.build import Built
 from envs.contract import STAGES, Event, RunReport, RunRequest, StageResult, encode
 from envs.engines.base import Environment, Sink, Task
 from envs.engines.choose import Chosen
-from envs.errors import EngineError, WrongUse
+from envs.errors import EngineError, WorkspaceError, WrongUse
 from envs.lock import EnvLock, LockedHubWeights, LockedInterpreter
 from envs.progress import Silent
 from envs.run import Lines, RunOptions, run_model
@@ -193,7 +193,7 @@ def test_a_report_that_misses_a_stage_is_refused(go: Any) -> None:
 def test_a_workspace_that_can_not_be_written_is_named(go: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("EDGEKILN_RUNS", str(tmp_path / "file" / "runs"))
-    with pytest.raises(Exception, match=r"file"):
+    with pytest.raises(WorkspaceError, match=r"file/runs.*is a file, not a folder; name another folder"):
         go()
 
 
