@@ -16,7 +16,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from envs.contract import Event, RunReport, StageResult
+from envs.contract import Event
 
 MARKS = {"ok": "[green]✓[/]", "failed": "[red]✗[/]", "skipped": "[yellow]-[/]"}
 
@@ -97,9 +97,9 @@ def number(value: object, digits: str = ".4g") -> str:
     return format(value, digits) if isinstance(value, (int, float)) else str(value)
 
 
-def print_rows(rows: Iterable[Sequence[str]], headings: Sequence[str], title: str | None = None) -> None:
-    """A plain table on stdout."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+def print_rows(rows: Iterable[Sequence[str]], headings: Sequence[str]) -> None:
+    """A plain table on stdout; a row of empty headings is none."""
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(headings))
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for row in rows:
@@ -110,6 +110,8 @@ def print_rows(rows: Iterable[Sequence[str]], headings: Sequence[str], title: st
     console.print(table)
 
 
-def stage_named(report: RunReport, name: str) -> StageResult | None:
-    """The result of that stage, if the run came so far."""
-    return next((stage for stage in report.stages if stage.name == name), None)
+def print_title(text: str) -> None:
+    """A line above a table, on stdout."""
+    console = Console(highlight=False)
+    console.print()
+    console.print(text, style="bold", markup=False, soft_wrap=True)

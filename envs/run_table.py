@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from envs.contract import Fact, RunReport
-from envs.display import mib, number, print_rows
+from envs.display import mib, number, print_rows, print_title
 from envs.paths import runs_root
 
 
@@ -18,31 +18,27 @@ def print_report(report: RunReport) -> None:
     """Compare, say what must be equal and how equal it is, and where the files are."""
     facts = facts_of(report)
     weights = report.weights.kind + (f" ({report.weights.note})" if report.weights.note else "")
-    print_rows(
-        _network_rows(facts),
-        ("", "original", "sparse"),
-        title=f"\n{report.model}, weights: {weights}",
-    )
+    print_title(f"{report.model}, weights: {weights}")
+    print_rows(_network_rows(facts), ("", "original", "sparse"))
     print_rows(_check_rows(facts, report), ("", ""))
 
 
 def _network_rows(facts: dict[str, Fact]) -> list[tuple[str, str, str]]:
-    pattern = facts.get("pattern")
     share = facts.get("weights_at_pattern_share")
-    held = f"{pattern} on {share:.1%} of prunable weights" if isinstance(share, float) else "-"
-    return [
+    held = f"{facts.get('pattern')} on {share:.1%} of weights" if isinstance(share, float) else "-"
+    rows = [
         ("file", mib(facts.get("dense_bytes")), mib(facts.get("sparse_bytes"))),
         ("file, zipped", mib(facts.get("dense_zipped_bytes")), mib(facts.get("sparse_zipped_bytes"))),
         ("pattern", "dense", held),
-        ("top-1 of labelled", _score(facts, "dense_top1"), _score(facts, "sparse_top1")),
-        ("top-5 of labelled", _score(facts, "dense_top5"), _score(facts, "sparse_top5")),
     ]
-
-
-def _score(facts: dict[str, Fact], name: str) -> str:
-    if facts.get(name) is None:
-        return f"skipped: {facts.get('accuracy_reason') or 'verify did not run'}"
-    return f"{facts[name]} / {facts.get('labelled')}"
+    if facts.get("dense_top1") is None:
+        reason = facts.get("accuracy_reason") or "verify did not come so far"
+        return [*rows, ("accuracy", "skipped", f"skipped: {reason}")]
+    labelled = facts.get("labelled")
+    for within in ("top1", "top5"):
+        dense, sparse = (f"{facts.get(f'{kind}_{within}')} / {labelled}" for kind in ("dense", "sparse"))
+        rows.append((f"{within.replace('p', 'p-')} of labelled", dense, sparse))
+    return rows
 
 
 def _check_rows(facts: dict[str, Fact], report: RunReport) -> list[tuple[str, str]]:
@@ -50,17 +46,14 @@ def _check_rows(facts: dict[str, Fact], report: RunReport) -> list[tuple[str, st
     agreement = facts.get("agreement_top1")
     agrees = f"{agreement:.0%} of {facts.get('pictures')} pictures" if isinstance(agreement, float) else "-"
     rows = [
-        (
-            "exported against torch",
-            f"max difference {number(facts.get('export_max_abs_diff'))} (limit {limit})",
-        ),
+        ("exported against torch", f"max difference {number(facts.get('export_max_abs_diff'))}, limit {limit}"),
         ("sparse against dense, top-1", agrees),
         ("  cosine, centred cosine", f"{number(facts.get('cosine'))}, {number(facts.get('cosine_centred'))}"),
         ("  max difference", number(facts.get("sparse_max_abs_diff"))),
     ]
-    for stage in report.stages:
-        if stage.status != "ok":
-            rows.append((f"{stage.name} {stage.status}", stage.reason))
+    rows += [(f"{stage.name} {stage.status}", stage.reason) for stage in report.stages if stage.status != "ok"]
     folder = runs_root() / report.run_folder
     rows.append(("files", str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)))
+    failed = [stage.name for stage in report.stages if stage.status == "failed"]
+    rows.append(("result", f"failed: {', '.join(failed)}" if failed else "ok"))
     return rows
