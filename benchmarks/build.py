@@ -37,7 +37,9 @@ def forget_image(name: str) -> None:
 
 def docker_build(context: Path, tag: str, *more: str) -> float:
     """BuildKit with the certificates that this machine trusts, as a secret."""
-    words = ["docker", "build", "--quiet", "--tag", tag, *more]
+    # Debian's own client has BuildKit; another one on PATH may lack it
+    client = "/usr/bin/docker" if Path("/usr/bin/docker").exists() else "docker"
+    words = [client, "build", "--quiet", "--tag", tag, *more]
     if authority := os.environ.get("SSL_CERT_FILE"):
         words += ["--secret", f"id=ca.pem,src={authority}"]
     return timed([*words, str(context)], DOCKER_BUILDKIT="1")

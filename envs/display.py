@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from envs.contract import Event
+
+if TYPE_CHECKING:  # rich takes 0.1 s to import: only what draws pays for it
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 MARKS = {"ok": "[green]✓[/]", "failed": "[red]✗[/]", "skipped": "[yellow]-[/]"}
 
@@ -25,9 +19,15 @@ class Terminal:
     """Progress on stderr: bars where it is a terminal, one line a step where it is not."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
         self._live: Progress | None = None
         self._open = 0
+
+    @functools.cached_property
+    def console(self) -> Console:
+        """The console on stderr."""
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False)
 
     def say(self, line: str) -> None:
         """One line for the reader."""
@@ -40,6 +40,15 @@ class Terminal:
             self.say(f"{label}{size}")
             return TerminalBar(self, None)
         if self._live is None:
+            from rich.progress import (
+                BarColumn,
+                DownloadColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+                TransferSpeedColumn,
+            )
+
             columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
             self._live = Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=self.console)
             self._live.start()
@@ -99,6 +108,9 @@ def number(value: object, digits: str = ".4g") -> str:
 
 def print_rows(rows: Iterable[Sequence[str]], headings: Sequence[str]) -> None:
     """A plain table on stdout; a row of empty headings is none."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(headings))
     for heading in headings:
         table.add_column(heading, overflow="fold")
@@ -112,6 +124,8 @@ def print_rows(rows: Iterable[Sequence[str]], headings: Sequence[str]) -> None:
 
 def print_title(text: str) -> None:
     """A line above a table, on stdout."""
+    from rich.console import Console
+
     console = Console(highlight=False)
     console.print()
     console.print(text, style="bold", markup=False, soft_wrap=True)
