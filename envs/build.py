@@ -12,6 +12,7 @@ from envs.engines.choose import Chosen
 from envs.errors import FetchError
 from envs.fetch import deb, fetch, stored
 from envs.image import ImagePlan, plan_image
+from envs.image_archive import archive_base
 from envs.image_base import BaseImage, debian_base
 from envs.lock import EnvLock, LockedDeb, read_lock
 from envs.progress import Progress
@@ -50,7 +51,15 @@ def image_plan(lock: EnvLock, tree: Path, progress: Progress) -> ImagePlan:
 
 
 def base_of(lock: EnvLock, progress: Progress) -> BaseImage:
-    """The base layer of the lock."""
+    """The base of the lock: its Debian packages as one layer, or the layers of its image archive."""
+    if (archive := lock.base_archive) is not None:
+        path = stored(archive.sha256, archive.file)
+        if not path.exists():
+            raise FetchError(
+                f"{archive.file}: the base's image archive is not in the store of this machine",
+                f"put it beside the spec and run `invoke lock --env {lock.name}`",
+            )
+        return archive_base(path, archive.sha256)
     fetched: set[str] = set()
 
     def path_of(package: LockedDeb) -> Path:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import hashlib
+import os
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -41,6 +43,17 @@ class Wanted(msgspec.Struct, frozen=True):
 def stored(sha256: str, name: str) -> Path:
     """Where the store keeps that file, there or not."""
     return cache_root() / "store" / sha256 / name
+
+
+def keep(path: Path, sha256: str) -> Path:
+    """Put a copy of a local file of that hash into the store."""
+    target = stored(sha256, path.name)
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = target.with_name(f".{path.name}.{os.getpid()}")
+        shutil.copyfile(path, staging)
+        staging.replace(target)
+    return target
 
 
 def fetch(wanted: Sequence[Wanted], label: str, progress: Progress) -> list[Path]:

@@ -37,6 +37,14 @@ class LockedDeb(Locked, frozen=True, kw_only=True):
     bytes: int
 
 
+class LockedArchive(Locked, frozen=True, kw_only=True):
+    """An image archive (`docker save`) as the base; `invoke lock` keeps it in the store."""
+
+    file: str
+    sha256: str
+    bytes: int
+
+
 class LockedWheel(Locked, frozen=True, kw_only=True):
     """A wheel; `file` is its file name in the package index under `name`."""
 
@@ -98,7 +106,8 @@ class EnvLock(Locked, frozen=True, kw_only=True):
     omit: tuple[str, ...]
     trim: dict[str, tuple[str, ...]]
     interpreter: tuple[LockedInterpreter, ...]
-    base: tuple[LockedDeb, ...]
+    base: tuple[LockedDeb, ...] = ()
+    base_archive: LockedArchive | None = None
     package: tuple[LockedWheel, ...]
     test: tuple[LockedWheel, ...]
     data: tuple[LockedData, ...]

@@ -20,10 +20,21 @@ from packaging.utils import parse_wheel_filename
 
 from envs import debian, hubweights, interpreter, process, sources
 from envs.errors import BuildError, LockError, SpecError
-from envs.fetch import fetch, get, list_index, wheel
-from envs.lock import LOCK_VERSION, EnvLock, LockedData, LockedFile, LockedInterpreter, LockedWheel
+from envs.fetch import fetch, get, keep, list_index, wheel
+from envs.files import sha256_file
+from envs.image_archive import archive_base
+from envs.lock import (
+    LOCK_VERSION,
+    EnvLock,
+    LockedArchive,
+    LockedData,
+    LockedDeb,
+    LockedFile,
+    LockedInterpreter,
+    LockedWheel,
+)
 from envs.progress import Progress
-from envs.spec import DataSpec, EnvSpec, InterpreterSpec, spec_sha256
+from envs.spec import DataSpec, EnvSpec, InterpreterSpec, spec_path, spec_sha256
 from envs.toml import parse_toml
 
 MACHINES = {"linux/amd64": ("x86_64", "amd64"), "linux/arm64": ("aarch64", "arm64")}
@@ -48,10 +59,12 @@ def make_lock(spec: EnvSpec, exclude_newer: dt.date, progress: Progress) -> EnvL
     packages = tuple(p for p in packages if p.name not in spec.omit)
     pins = {p.name: p.version for p in packages}
     test = tuple(p for p in _choose(_compile(spec.test, pins, spec, machine, newest), tags, spec) if p.name not in pins)
-    progress.say(f"{spec.name}: base from Debian {spec.base.suite}")
-    base = debian.resolve(
-        sources.debian_mirror(spec.base.suite), spec.base.suite, architecture, spec.base.packages, get
-    )
+    archive = _archive(spec) if spec.base.archive else None
+    base: tuple[LockedDeb, ...] = ()
+    if archive is None:
+        progress.say(f"{spec.name}: base from Debian {spec.base.suite}")
+        mirror = sources.debian_mirror(spec.base.suite)
+        base = debian.resolve(mirror, spec.base.suite, architecture, spec.base.packages, get)
     data = tuple(_data(one, tags, progress) for one in spec.data)
     vision = next((p for p in packages if p.name == "torchvision"), None)
     hub = hubweights.published(fetch([wheel(vision)], "torchvision", progress)[0]) if vision else ()
@@ -68,6 +81,7 @@ def make_lock(spec: EnvSpec, exclude_newer: dt.date, progress: Progress) -> EnvL
         trim={name: tuple(sorted(patterns)) for name, patterns in sorted(spec.trim.items())},
         interpreter=tuple(_interpreter(one) for one in spec.interpreter),
         base=base,
+        base_archive=archive,
         package=packages,
         test=test,
         data=data,
@@ -191,6 +205,17 @@ def _data(spec: DataSpec, tags: list[Tag], progress: Progress) -> LockedData:
                 content = archive.read(hit)
                 files.append(LockedFile(path=hit, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content)))
     return LockedData(collection=spec.collection, wheel=locked, files=tuple(files))
+
+
+def _archive(spec: EnvSpec) -> LockedArchive:
+    """The named image archive, kept in the store so that builds find it by its hash."""
+    path = spec_path(spec.name).parent / spec.base.archive
+    if not path.is_file():
+        raise SpecError(f"envs/specs/{spec.name}.toml: base.archive {spec.base.archive!r} is not there")
+    sha256 = sha256_file(path)
+    archive_base(path, sha256)  # says so now if it is no image archive
+    keep(path, sha256)
+    return LockedArchive(file=path.name, sha256=sha256, bytes=path.stat().st_size)
 
 
 def _one_version(spec: EnvSpec) -> str:

@@ -15,15 +15,19 @@ from envs.errors import SpecError, WrongUse
 from envs.paths import SPECS
 
 
-class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Base of the spec's tables."""
 
 
 class BaseSpec(Spec, frozen=True, kw_only=True):
-    """The operating system's part: Debian packages, their dependencies are added by the lock."""
+    """The operating system's part: Debian packages, their dependencies are added by the lock; or an image archive.
+
+    `suite` also says which C library wheels are chosen for.
+    """
 
     suite: str
-    packages: tuple[str, ...]
+    packages: tuple[str, ...] = ()
+    archive: str = ""  # a file of `docker save`, relative to the spec; in place of packages
 
 
 class InterpreterSpec(Spec, frozen=True, kw_only=True):
@@ -94,6 +98,8 @@ def load_spec(name: str) -> EnvSpec:
         raise SpecError(f"{toml.shown(path)}: key 'name' is {spec.name!r}", f"write name = {name!r} or rename the file")
     if not re.fullmatch(r"3\.\d+", spec.python):
         raise SpecError(f"{toml.shown(path)}: key 'python' is {spec.python!r}", 'write it as in python = "3.10"')
+    if bool(spec.base.packages) == bool(spec.base.archive):
+        raise SpecError(f"{toml.shown(path)}: [base] needs either 'packages' or 'archive'")
     for source in spec.interpreter:
         if not source.version.startswith(spec.python + "."):
             raise SpecError(f"{toml.shown(path)}: [[interpreter]] {source.version} is not a Python {spec.python}")

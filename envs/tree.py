@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import platform
 import shutil
 import time
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from envs.lock import EnvLock, LockedInterpreter, LockedWheel
 from envs.paths import cache_root
 from envs.progress import Progress
 
+MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 RULES = 1  # raise it when finish.py or interpreter.py make other bytes from the same lock
 RECORD = ".edgekiln/tree.json"
 
@@ -72,6 +74,9 @@ def site_packages(tree: Path, python: str) -> Path:
 
 def ensure_tree(lock: EnvLock, progress: Progress) -> Path:
     """The tree of this lock, made if it is not there. One process makes it, others wait for it."""
+    here = f"{platform.system().lower()}/{MACHINES.get(platform.machine(), platform.machine())}"
+    if here != lock.platform:
+        raise BuildError(f"the lock of {lock.name} is for {lock.platform}, this machine is {here}")
     if tree := existing_tree(lock):
         return tree
     with building(f"tree-{lock.name}", progress):

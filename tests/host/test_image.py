@@ -19,15 +19,19 @@ import pytest
 from image_trees import EPOCH, SITE, make_tree
 
 import docker
-from envs import layers
+from envs import layers, resolve
+from envs.build import base_of
 from envs.engines.load import ensure_image
-from envs.errors import BuildError, EngineError
+from envs.errors import BuildError, EngineError, FetchError
+from envs.fetch import stored
 from envs.files import sha256_file
 from envs.image import ImagePlan
 from envs.image_archive import archive_base
 from envs.image_context import dockerfile, write_context
 from envs.layers import Layer, tree_layers
+from envs.lock import read_lock
 from envs.progress import Silent
+from envs.spec import load_spec
 
 LOCK_DIGEST = "sha256:" + "ab" * 32
 
@@ -350,3 +354,19 @@ def test_an_interrupted_load_leaves_the_old_image(real: docker.DockerClient, tmp
         ensure_image(real, msgspec.structs.replace(plan, layers=(*plan.layers[:-1], broken)), Silent())
     assert real.images.get("edgekiln/test-image:latest").id == old
     assert ensure_image(real, plan, Silent()) != old  # and the next try succeeds
+
+
+def test_an_image_archive_named_by_the_spec_is_locked_and_kept(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = saved(tmp_path)
+    monkeypatch.setattr(resolve, "spec_path", lambda name: tmp_path / f"{name}.toml")
+    wanted = load_spec("light")
+    base = msgspec.structs.replace(wanted.base, packages=(), archive=archive.name)
+    locked = resolve._archive(msgspec.structs.replace(wanted, base=base))
+    assert stored(locked.sha256, archive.name).read_bytes() == archive.read_bytes()
+    made = msgspec.structs.replace(read_lock("light"), base=(), base_archive=locked)
+    assert [layer.diff_id for layer in base_of(made, Silent()).layers]
+    stored(locked.sha256, archive.name).unlink()
+    with pytest.raises(FetchError, match=r"saved.tar: .*not in the store.*invoke lock"):
+        base_of(made, Silent())

@@ -189,3 +189,8 @@ def test_a_standalone_archive_becomes_a_tree(small: EnvLock, tmp_path: Path, mon
     made = tree.ensure_tree(msgspec.structs.replace(small, interpreter=(standalone,)), Silent())
     assert tree.read_record(made).interpreter.source == "python-build-standalone"
     subprocess.run([made / "bin/python3", "-c", "import ssl, small"], env={}, check=True)
+
+
+def test_a_lock_for_another_machine_is_refused(small: EnvLock) -> None:
+    with pytest.raises(BuildError, match=r"is for linux/s390x, this machine is linux/"):
+        tree.ensure_tree(msgspec.structs.replace(small, platform="linux/s390x"), Silent())
