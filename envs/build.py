@@ -16,6 +16,7 @@ from envs.image_archive import archive_base
 from envs.image_base import BaseImage, debian_base
 from envs.lock import EnvLock, LockedDeb, read_lock
 from envs.progress import Progress
+from envs.registry import registry_base
 from envs.tree import TreeRecord, building, ensure_tree, read_record
 
 
@@ -51,7 +52,9 @@ def image_plan(lock: EnvLock, tree: Path, progress: Progress) -> ImagePlan:
 
 
 def base_of(lock: EnvLock, progress: Progress) -> BaseImage:
-    """The base of the lock: its Debian packages as one layer, or the layers of its image archive."""
+    """The base of the lock: its Debian packages as one layer, or the layers of an image."""
+    if lock.base_image is not None:
+        return registry_base(lock.base_image, progress)
     if (archive := lock.base_archive) is not None:
         path = stored(archive.sha256, archive.file)
         if not path.exists():

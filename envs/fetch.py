@@ -38,6 +38,7 @@ class Wanted(msgspec.Struct, frozen=True):
     sha256: str
     bytes: int
     locate: Callable[[], str]
+    auth: requests.auth.AuthBase | None = None
 
 
 def stored(sha256: str, name: str) -> Path:
@@ -92,7 +93,7 @@ def _download(item: Wanted, advance: Callable[[int], None], stop: threading.Even
                     digest.update(block)
         url = item.locate()
         try:
-            digest = _append(url, partial, have, digest, advance, stop)
+            digest = _append(url, item.auth, partial, have, digest, advance, stop)
         except requests.RequestException as error:
             raise FetchError(*unreachable(item.name, url, error)) from error
         if stop.is_set() and digest.hexdigest() != item.sha256:
@@ -110,6 +111,7 @@ def _download(item: Wanted, advance: Callable[[int], None], stop: threading.Even
 
 def _append(
     url: str,
+    auth: requests.auth.AuthBase | None,
     partial: Path,
     have: int,
     digest: hashlib._Hash,
@@ -120,9 +122,9 @@ def _append(
         have, reply = 0, _read_file(Path(unquote(urlsplit(url).path)))
     else:
         headers = {"Range": f"bytes={have}-"} if have else {}
-        response = session().get(url, headers=headers, stream=True, timeout=TIMEOUT_S)
+        response = session().get(url, headers=headers, stream=True, timeout=TIMEOUT_S, auth=auth)
         if response.status_code == 416:  # the partial file is longer than the whole: start over
-            response = session().get(url, stream=True, timeout=TIMEOUT_S)
+            response = session().get(url, stream=True, timeout=TIMEOUT_S, auth=auth)
         response.raise_for_status()
         have = have if response.status_code == 206 else 0
         reply = response.iter_content(BLOCK)

@@ -45,6 +45,23 @@ class LockedArchive(Locked, frozen=True, kw_only=True):
     bytes: int
 
 
+class LockedLayer(Locked, frozen=True, kw_only=True):
+    """A layer of a registry's image: the blob as served, and the tar inside it."""
+
+    sha256: str
+    bytes: int
+    diff_id: str
+    unpacked_bytes: int
+
+
+class LockedImage(Locked, frozen=True, kw_only=True):
+    """A registry's image as the base; `digest` is of its manifest for this platform."""
+
+    repository: str
+    digest: str
+    layers: tuple[LockedLayer, ...]
+
+
 class LockedWheel(Locked, frozen=True, kw_only=True):
     """A wheel; `file` is its file name in the package index under `name`."""
 
@@ -108,6 +125,7 @@ class EnvLock(Locked, frozen=True, kw_only=True):
     interpreter: tuple[LockedInterpreter, ...]
     base: tuple[LockedDeb, ...] = ()
     base_archive: LockedArchive | None = None
+    base_image: LockedImage | None = None
     package: tuple[LockedWheel, ...]
     test: tuple[LockedWheel, ...]
     data: tuple[LockedData, ...]

@@ -18,7 +18,7 @@ import msgspec
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import parse_wheel_filename
 
-from envs import debian, hubweights, interpreter, process, sources
+from envs import debian, hubweights, interpreter, process, registry, sources
 from envs.errors import BuildError, LockError, SpecError
 from envs.fetch import fetch, get, keep, list_index, wheel
 from envs.files import sha256_file
@@ -60,8 +60,9 @@ def make_lock(spec: EnvSpec, exclude_newer: dt.date, progress: Progress) -> EnvL
     pins = {p.name: p.version for p in packages}
     test = tuple(p for p in _choose(_compile(spec.test, pins, spec, machine, newest), tags, spec) if p.name not in pins)
     archive = _archive(spec) if spec.base.archive else None
+    image = registry.resolve_image(spec.base.image, spec.platform, progress) if spec.base.image else None
     base: tuple[LockedDeb, ...] = ()
-    if archive is None:
+    if spec.base.packages:
         progress.say(f"{spec.name}: base from Debian {spec.base.suite}")
         mirror = sources.debian_mirror(spec.base.suite)
         base = debian.resolve(mirror, spec.base.suite, architecture, spec.base.packages, get)
@@ -82,6 +83,7 @@ def make_lock(spec: EnvSpec, exclude_newer: dt.date, progress: Progress) -> EnvL
         interpreter=tuple(_interpreter(one) for one in spec.interpreter),
         base=base,
         base_archive=archive,
+        base_image=image,
         package=packages,
         test=test,
         data=data,

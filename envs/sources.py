@@ -23,6 +23,7 @@ VARIABLES = {
     "debian": "EDGEKILN_DEBIAN_MIRROR",
     "interpreter": "EDGEKILN_INTERPRETER_URL",
     "hub": "EDGEKILN_HUB_URL",
+    "registry": "EDGEKILN_REGISTRY_URL",
 }
 PUBLISHED = {
     "interpreter": "https://github.com/astral-sh/python-build-standalone/releases/download",
@@ -37,6 +38,7 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     debian: str = ""
     interpreter: str = ""
     hub: str = ""
+    registry: str = ""
 
 
 def config_path() -> Path:
@@ -111,3 +113,10 @@ def interpreter_url() -> str:
 def hub_url() -> str:
     """Where the framework publishes its weights."""
     return _configured("hub") or PUBLISHED["hub"]
+
+
+def registry_url() -> str:
+    """The container registry that base images come from; there is none unless it is named."""
+    if named := _configured("registry"):
+        return named
+    raise FetchError("no container registry is configured", f"set {VARIABLES['registry']} to its URL")

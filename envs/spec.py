@@ -20,7 +20,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class BaseSpec(Spec, frozen=True, kw_only=True):
-    """The operating system's part: Debian packages, their dependencies are added by the lock; or an image archive.
+    """The operating system's part: Debian packages, their dependencies are added by the lock; or an image.
 
     `suite` also says which C library wheels are chosen for.
     """
@@ -28,6 +28,7 @@ class BaseSpec(Spec, frozen=True, kw_only=True):
     suite: str
     packages: tuple[str, ...] = ()
     archive: str = ""  # a file of `docker save`, relative to the spec; in place of packages
+    image: str = ""  # REPOSITORY@sha256:... of a registry; in place of packages
 
 
 class InterpreterSpec(Spec, frozen=True, kw_only=True):
@@ -98,8 +99,8 @@ def load_spec(name: str) -> EnvSpec:
         raise SpecError(f"{toml.shown(path)}: key 'name' is {spec.name!r}", f"write name = {name!r} or rename the file")
     if not re.fullmatch(r"3\.\d+", spec.python):
         raise SpecError(f"{toml.shown(path)}: key 'python' is {spec.python!r}", 'write it as in python = "3.10"')
-    if bool(spec.base.packages) == bool(spec.base.archive):
-        raise SpecError(f"{toml.shown(path)}: [base] needs either 'packages' or 'archive'")
+    if sum(map(bool, (spec.base.packages, spec.base.archive, spec.base.image))) != 1:
+        raise SpecError(f"{toml.shown(path)}: [base] needs exactly one of 'packages', 'archive' and 'image'")
     for source in spec.interpreter:
         if not source.version.startswith(spec.python + "."):
             raise SpecError(f"{toml.shown(path)}: [[interpreter]] {source.version} is not a Python {spec.python}")

@@ -28,6 +28,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.requests: list[tuple[str, str | None]] = []
         self.break_after: int | None = None
         self.block_s = 0.0  # a pause after every 64 KiB
+        self.token = ""  # where set, /v2/ wants it and /token gives it
 
     @property
     def url(self) -> str:
@@ -63,6 +64,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         wanted = self.headers.get("Range")
         self.server.requests.append((self.path, wanted))
+        if self.path.startswith("/token?") and self.server.token:
+            self.server.files[self.path] = ("application/json", json.dumps({"token": self.server.token}).encode())
+        elif self.server.token and self.headers.get("Authorization") != f"Bearer {self.server.token}":
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", f'Bearer realm="{self.server.url}/token",service="s",scope="pull"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if self.path not in self.server.files:
             self.send_error(404)
             return

@@ -66,5 +66,5 @@ def test_an_unknown_key_in_the_file_is_named(cache: Path, tmp_path: Path) -> Non
     folder = tmp_path / "config" / "edgekiln"
     folder.mkdir(parents=True)
     (folder / "sources.toml").write_text('indx = "http://file.example"\n')
-    with pytest.raises(SpecError, match=r"unknown key 'indx'.*allowed: debian, hub, index, interpreter"):
+    with pytest.raises(SpecError, match=r"unknown key 'indx'.*allowed: debian, hub, index, interpreter, registry"):
         sources.index_url()

@@ -123,7 +123,7 @@ def test_an_unknown_environment_suggests_the_nearest(checkout: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("[base]", "[base]\nsuit = 1", r"unknown key 'suit' in \[base\]; allowed: archive, packages, suite"),
+        ("[base]", "[base]\nsuit = 1", r"unknown key 'suit' in \[base\]; allowed: archive, image, packages, suite"),
         ("[export]", "[export]\nopse = 1", r"unknown key 'opse' in \[export\]; allowed: ir_version, opset, simplifier"),
         ('summary = "', 'sumary = "', r"unknown key 'sumary' at top level; allowed: .*summary"),
         ("opset = 13", 'opset = "x"', r"key 'export.opset'"),
@@ -148,5 +148,5 @@ def test_a_broken_spec_is_named_with_file_and_key(checkout: Path, old: str, new:
 def test_a_base_is_packages_or_an_archive_and_never_both(checkout: Path) -> None:
     path = checkout / "specs" / "light.toml"
     path.write_text(path.read_text().replace("[base]", '[base]\narchive = "base.tar"', 1))
-    with pytest.raises(SpecError, match="either 'packages' or 'archive'"):
+    with pytest.raises(SpecError, match="exactly one of 'packages', 'archive' and 'image'"):
         spec.load_spec("light")
