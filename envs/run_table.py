@@ -30,6 +30,7 @@ def _network_rows(facts: dict[str, Fact]) -> list[tuple[str, str, str]]:
         ("file", mib(facts.get("dense_bytes")), mib(facts.get("sparse_bytes"))),
         ("file, zipped", mib(facts.get("dense_zipped_bytes")), mib(facts.get("sparse_zipped_bytes"))),
         ("pattern", "dense", held),
+        ("made by", "export", "magnitude, not retrained"),
     ]
     if facts.get("dense_top1") is None:
         reason = facts.get("accuracy_reason") or "verify did not come so far"

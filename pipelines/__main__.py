@@ -1,4 +1,4 @@
-"""python -m pipelines REQUEST --workspace DIR --data DIR: reads the request, runs the plan, writes the report."""
+"""python -m pipelines REQUEST --workspace DIR --data DIR [--threads N]: request in, plan run, report out."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from types import FrameType
 import msgspec
 
 from pipelines.contract import SCHEMA, Event, RunRequest
+from pipelines.errors import Stopped
 from pipelines.runner import run
 from pipelines.stages import PLAN
 
@@ -22,7 +23,12 @@ def main() -> int:
     words.add_argument("request", help="request.json, relative to the workspace")
     words.add_argument("--workspace", type=Path, required=True, help="folder of runs and cache, writable")
     words.add_argument("--data", type=Path, required=True, help="folder of pictures and weights")
+    words.add_argument("--threads", type=int, help="threads of torch and onnxruntime; without it, all cores")
     given = words.parse_args()
+    if given.threads is not None:
+        if given.threads < 1:
+            words.error(f"--threads: {given.threads} is less than 1")
+        os.environ["OMP_NUM_THREADS"] = str(given.threads)  # read when a stage first imports either
     try:
         request = msgspec.json.decode((given.workspace / given.request).read_bytes(), type=RunRequest)
     except (OSError, msgspec.DecodeError) as error:
@@ -35,12 +41,15 @@ def main() -> int:
     if not folder.is_dir() or not folder.resolve().is_relative_to(given.workspace.resolve()):
         print(f"{given.request}: its run folder {request.run_folder} is not in the workspace", file=sys.stderr)
         return 2
+    if request.model != Path(request.model).name:
+        print(f"{given.request}: {request.model!r} is no plain name, and files are named after it", file=sys.stderr)
+        return 2
     ended: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         del frame
         ended.append(128 + number)
-        raise SystemExit(ended[0])
+        raise Stopped(ended[0])
 
     signal.signal(signal.SIGTERM, stop)
     # events have the real stdout for themselves: what libraries print goes to stderr
@@ -55,11 +64,13 @@ def main() -> int:
                     stream.write(line)
                     stream.flush()
                 if ended:  # some library's import swallowed the exception
-                    raise SystemExit(ended[0])
+                    raise Stopped(ended[0])
 
             report = run(request, PLAN, given.workspace, given.data, emit)
     except KeyboardInterrupt:
         return 130
+    except Stopped as stopped:
+        return stopped.code
     except OSError as error:  # a stage's own errors are in the report; these kept it from being written
         print(f"the workspace can't be written: {error}", file=sys.stderr)
         return 1

@@ -100,7 +100,9 @@ class Cache:
             try:
                 os.link(self.object(output.sha256), path)
             except OSError:
-                shutil.copy(self.object(output.sha256), path)  # with its mode: read-only
+                half = path.with_name(f".{path.name}.half")
+                shutil.copy(self.object(output.sha256), half)  # with its mode: read-only
+                half.replace(path)
             laid[output.path] = path
         return laid
 

@@ -14,6 +14,14 @@ class PipelineError(Exception):
         self.remedy = remedy
 
 
+class Stopped(BaseException):
+    """A signal ended the run. No `except Exception` on the way holds it up, and no model's own exit looks like it."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
 def first_line(error: BaseException) -> str:
     """What a library's error says, in one line: its first, or its type where it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

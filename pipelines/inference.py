@@ -16,7 +16,7 @@ from pipelines.errors import PipelineError
 def session(model: Path | bytes) -> onnxruntime.InferenceSession:
     """A CPU session; OMP_NUM_THREADS bounds its threads as it does torch's."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0] or 0)
     options.log_severity_level = 3
     source = model if isinstance(model, bytes) else str(model)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
@@ -47,12 +47,12 @@ def load_outputs(path: Path) -> list[Array]:
 
 
 def largest_difference(left: list[Array], right: list[Array]) -> float:
-    """max |left - right| over all outputs; ValueError where they don't have the same shapes."""
+    """max |left - right| over all outputs, NaN if any is; ValueError where they don't have the same shapes."""
     shapes = [a.shape for a in left], [b.shape for b in right]
     if shapes[0] != shapes[1]:
         raise ValueError(f"outputs of shapes {shapes[0]} and {shapes[1]}")
-    return max(
-        float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max()) for a, b in zip(left, right, strict=True)
+    return float(
+        np.max([np.abs(a.astype(np.float64) - b.astype(np.float64)).max() for a, b in zip(left, right, strict=True)])
     )
 
 

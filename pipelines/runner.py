@@ -16,6 +16,8 @@ from pipelines.errors import UNPACK_AGAIN, PipelineError, first_line
 from pipelines.scratch import scratch
 from pipelines.stage import Context, InputFile, Outcome, Stage
 
+FULL_BYTES = 1 << 20
+_ENDED = {"failed": "failed", "skipped": "was skipped"}
 RECORDED_VERSIONS = ("torch", "torchvision", "onnx", "onnxruntime", "onnxsim", "numpy", "protobuf", "pillow")
 
 
@@ -81,9 +83,9 @@ def versions() -> dict[str, str]:
 def _one(stage: Stage, state: _Run) -> None:
     state.emit(Event(kind="stage_started", stage=stage.name))
     began = time.monotonic()
-    missing = [r.name for r in state.results if r.name in stage.needs and r.status != "ok"]
+    missing = [f"{r.name} {_ENDED[r.status]}" for r in state.results if r.name in stage.needs and r.status != "ok"]
     if missing:
-        entry, cached = _ended("skipped", f"{missing[0]} did not end well"), False
+        entry, cached = _ended("skipped", missing[0]), False
     else:
         entry, cached = _answer(stage, state)
     laid = state.cache.lay_out(entry.outputs, state.folder / "artifacts" / stage.name)
@@ -129,7 +131,7 @@ def _answer(stage: Stage, state: _Run) -> tuple[Entry, bool]:
     key = key_of(
         stage.name,
         stage.parameters(request),
-        [file.sha256 for file in files],
+        [(file.name, file.sha256) for file in files],
         {name: made[path.relative_to(state.folder).as_posix()] for name, path in inputs.items()},
         {name: dict(state.facts[name]) for name in read},
         request.lock_digest,
@@ -170,7 +172,9 @@ def _run_stage(stage: Stage, state: _Run, inputs: Mapping[str, Path]) -> Entry:
             outcome = stage.run(context)
         except PipelineError as error:
             return _failed(out, state, str(error), "")
-        except Exception as error:  # a stage's fault must not take the report with it
+        except (Exception, SystemExit) as error:  # a stage's fault must not take the report with it
+            if shutil.disk_usage(out).free < FULL_BYTES:  # libraries say this in words of their own, if at all
+                return _failed(out, state, "the workspace's disk is full; free some space and run again", "")
             reason = (
                 f"{type(error).__name__}: {first_line(error)} (the traceback is in artifacts/{stage.name}/error.txt)"
             )

@@ -12,8 +12,9 @@ from pipelines.contract import Fact, RunRequest, Status
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file a stage reads that no stage made, and the sha256 it must have."""
+    """A file a stage reads that no stage made: what the request calls it, where it is, the sha256 it must have."""
 
+    name: str
     path: Path
     sha256: str
 

@@ -13,12 +13,12 @@ from pipelines.contract import Fact
 
 @dataclass(frozen=True)
 class Agreement:
-    """Over N pictures. Undefined values are None: classes where the output is no [N, classes]."""
+    """Over N pictures. Undefined values are None: top-1 where the output is no [N, classes], all where not finite."""
 
     top1: float | None
     cosine: float | None
     cosine_centred: float | None  # after the mean output over the pictures is taken off both
-    max_abs_diff: float
+    max_abs_diff: float | None
 
     def facts(self) -> dict[str, Fact]:
         """Under the names of the table."""
@@ -33,6 +33,8 @@ class Agreement:
 def agreement(dense: Array, sparse: Array) -> Agreement:
     """Of two outputs [N, ...]."""
     left, right = (one.reshape(len(one), -1).astype(np.float64) for one in (dense, sparse))
+    if not (np.isfinite(left).all() and np.isfinite(right).all()):
+        return Agreement(top1=None, cosine=None, cosine_centred=None, max_abs_diff=None)
     classes = dense.ndim == 2 and dense.shape[1] > 1
     ranks = classes and bool((left.max(1) > left.min(1)).all())  # equal scores rank nothing
     return Agreement(

@@ -70,4 +70,5 @@ def _compare(name: str, images: Array, pictures: Sequence[Path], wanted: Sequenc
             if np.isnan(worst):
                 break
     detail = f"largest difference {worst:.3g}" + (f" at {where}" if where else "") + f", limit {LIMIT:g}"
-    return judged(name, worst <= LIMIT, detail, value=worst, limit=LIMIT)
+    value = worst if np.isfinite(worst) else None  # JSON has no NaN and no infinity
+    return judged(name, worst <= LIMIT, detail, value=value, limit=LIMIT)

@@ -8,13 +8,15 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from pipelines.graph.weights import Weight, split, values_of
+from pipelines.errors import PipelineError
+from pipelines.graph.tensors import stored, values
+from pipelines.graph.weights import Weight, split
 from pipelines.sparsity.pattern import NMPattern
 
 
 @dataclass(frozen=True)
 class MaskedLayer:
-    """What the pass did to one weight; the share is of the sum of |w|."""
+    """What the pass did to one weight; magnitudes are sums of |w|."""
 
     weight: Weight
     elements: int
@@ -24,17 +26,24 @@ class MaskedLayer:
 
 
 def mask_magnitude(model: onnx.ModelProto, pattern: NMPattern) -> tuple[onnx.ModelProto, list[MaskedLayer]]:
-    """A copy of the model with the pattern, and what changed. Only these initializers' bytes differ."""
+    """A copy of the model with the pattern, and what changed. Only these tensors' bytes differ.
+
+    PipelineError names a layer whose weights are not finite.
+    """
     made = onnx.ModelProto()
     made.CopyFrom(model)
-    values = values_of(model)
     eligible, _ = split(model, pattern)
-    held = {one.name: one for one in made.graph.initializer}
+    held = stored(made.graph)
     layers = []
     for weight in eligible:
-        dense = values[weight.initializer]
+        tensor = held[weight.initializer]
+        dense = values(tensor, weight.initializer)
+        if not np.isfinite(dense).all():
+            raise PipelineError(
+                f"{weight.node}: {weight.initializer} holds values that are not finite", "give weights that are numbers"
+            )
         sparse = np.where(pattern.mask(dense, weight.axis), dense, np.zeros((), dense.dtype))
-        held[weight.initializer].CopyFrom(numpy_helper.from_array(sparse, weight.initializer))
+        tensor.CopyFrom(numpy_helper.from_array(sparse, tensor.name))
         layers.append(
             MaskedLayer(
                 weight=weight,

@@ -31,6 +31,8 @@ def tidy(model: onnx.ModelProto, input_shape: Sequence[int], ir_version: int) ->
             )
         dim.Clear()
         dim.dim_value = size
+    del made.graph.input[:]
+    made.graph.input.extend(inputs)  # a weight listed there, as old files do, could be fed and is never folded
     used = {node.domain for node in made.graph.node}
     kept = [one for one in made.opset_import if one.domain in used]
     del made.opset_import[:]

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 from pipelines.contract import RunRequest
 from pipelines.models.base import Model
+
+LITE0 = "onnx_efficientnet_lite0"
+
+
+def names() -> list[str]:
+    """Every model that can be named here, sorted."""
+    from pipelines.models.tv import PREFIX, builders
+
+    known = [PREFIX + name for name in builders()]
+    if importlib.util.find_spec("efficientnet_lite_pytorch") is not None:
+        known.append(LITE0)
+    return sorted(known)
 
 
 def find(request: RunRequest, run_folder: Path) -> Model:
@@ -14,7 +27,7 @@ def find(request: RunRequest, run_folder: Path) -> Model:
         from pipelines.models.person import PersonsModel
 
         return PersonsModel(request.model, run_folder / request.module)
-    if request.model == "onnx_efficientnet_lite0":
+    if request.model == LITE0:
         from pipelines.models.lite0 import EfficientNetLite0
 
         return EfficientNetLite0()

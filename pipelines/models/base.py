@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -46,6 +47,9 @@ class Model(Protocol):
 
     def build(self, published: bool) -> Any:
         """A torch.nn.Module without weights (random ones, from the current seed); `published`: as its file needs it."""
+
+    def fitting(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A state dict out of a file, under the names that the network gives its tensors."""
 
     def ready(self, network: Any) -> Any:
         """The network as it is exported, after its weights are in: heads that only train are gone."""

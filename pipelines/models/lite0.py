@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,10 @@ class EfficientNetLite0:
                 "this environment has no efficientnet-lite-pytorch", "add it to the spec's packages and `invoke lock`"
             ) from error
         return EfficientNet.from_name("efficientnet-lite0")
+
+    def fitting(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """As it is."""
+        return state
 
     def ready(self, network: Any) -> Any:
         """For inference."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,7 +30,7 @@ def load_module(path: Path) -> ModuleType:
     sys.path.insert(0, str(path.parent))  # it may import its neighbours
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PipelineError(
             f"{path.name} can't be imported: {type(error).__name__}: {first_line(error)}", "mend the module"
         ) from error
@@ -95,6 +96,10 @@ class PersonsModel:
         if not isinstance(network, torch.nn.Module):
             raise PipelineError(f"{self._path.name}: build_model gives {type(network).__name__}, not a torch.nn.Module")
         return network
+
+    def fitting(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """As it is."""
+        return state
 
     def ready(self, network: Any) -> Any:
         """For inference."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from pipelines.models.pictures import open_rgb
 
 PREFIX = "onnx_tv_"
 AUXILIARY = ("inception_v3", "googlenet")  # models with heads that only train
+
+# published DenseNet files are older than the rule that module names hold no dots: norm.1 is norm1 now
+_DOTTED = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 
 
 def builders() -> dict[str, Any]:
@@ -79,10 +83,18 @@ class TorchvisionModel:
 
     def build(self, published: bool) -> Any:
         """The network; published files of models with auxiliary heads hold those heads too."""
+        if self._short.startswith("vit_"):  # position embeddings fit one picture size only
+            return self._builder(weights=None, image_size=self.preprocessing().crop)
         if self._short not in AUXILIARY:
             return self._builder(weights=None)
         # their own initialisation draws from a truncated normal for minutes: the framework's default serves as well
         return self._builder(weights=None, aux_logits=published, transform_input=published, init_weights=False)
+
+    def fitting(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """DenseNet's old names made new."""
+        if not self._short.startswith("densenet"):
+            return state
+        return {_DOTTED.sub(r"\1\2.", name): value for name, value in state.items()}
 
     def ready(self, network: Any) -> Any:
         """Without auxiliary heads."""

@@ -29,9 +29,8 @@ class NMPattern:
     m: int
 
     def __post_init__(self) -> None:
-        for name, value in (("n", self.n), ("m", self.m)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise ValueError(f"{name}: {value!r} is not a whole number")
+        for name in ("n", "m"):
+            object.__setattr__(self, name, _whole(name, getattr(self, name)))
         if self.n < 1:
             raise ValueError(f"n: {self.n} keeps nothing")
         if self.n >= self.m:
@@ -51,12 +50,12 @@ class NMPattern:
     @property
     def index_bits(self) -> int:
         """Position bits per group as hardware stores them: n indices of ceil(log2 m) bits."""
-        return self.n * math.ceil(math.log2(self.m))
+        return self.n * (self.m - 1).bit_length()  # ceil(log2 m), exact for any size
 
     @property
     def entropy_bits(self) -> int:
         """Position bits per group that any code needs: ceil(log2 C(m, n))."""
-        return math.ceil(math.log2(math.comb(self.m, self.n)))
+        return (math.comb(self.m, self.n) - 1).bit_length()
 
     def mask(self, weight: Array, axis: int = 1) -> Array:
         """bool, the shape of `weight`: True for the n largest |w| of each group of m along `axis`.
@@ -65,7 +64,7 @@ class NMPattern:
         """
         groups = self._groups(_magnitude(weight), axis)
         kept = _largest(groups, self.n)
-        flat = kept.reshape(*kept.shape[:-2], -1)[..., : weight.shape[axis]]
+        flat = kept.reshape(*kept.shape[:-2], kept.shape[-2] * self.m)[..., : np.shape(weight)[axis]]
         return np.ascontiguousarray(np.moveaxis(flat, -1, axis))
 
     def retained_magnitude(self, weight: Array, axis: int = 1) -> float:
@@ -80,32 +79,42 @@ class NMPattern:
     def violations(self, weight: Array, axis: int = 1) -> list[Violation]:
         """Every group with more than n nonzeros."""
         nonzeros = self._nonzeros(weight, axis)
-        return [
-            Violation(tuple(int(i) for i in place[:-1]), int(place[-1]), int(nonzeros[tuple(place)]))
-            for place in np.argwhere(nonzeros > self.n)
-        ]
+        broken = nonzeros > self.n
+        found = zip(np.argwhere(broken).tolist(), nonzeros[broken].tolist(), strict=True)
+        return [Violation(tuple(index), group, count) for (*index, group), count in found]
 
     def _nonzeros(self, weight: Array, axis: int) -> Array:
-        nonzeros: Array = np.count_nonzero(self._groups(np.asarray(weight) != 0, axis), axis=-1)
+        nonzeros: Array = np.count_nonzero(self._groups(_numbers(weight) != 0, axis), axis=-1)
         return nonzeros
 
     def _groups(self, values: Array, axis: int) -> Array:
         """[..., groups, m], the pattern's axis last, padded with zeros."""
-        if not -values.ndim <= axis < values.ndim:
+        if not -values.ndim <= _whole("axis", axis) < values.ndim:
             raise ValueError(f"axis: {axis} is none of a weight of shape {values.shape}")
         last = np.moveaxis(values, axis, -1)
         if ragged := -last.shape[-1] % self.m:
             last = np.concatenate([last, np.zeros((*last.shape[:-1], ragged), last.dtype)], axis=-1)
-        return last.reshape(*last.shape[:-1], -1, self.m)
+        return last.reshape(*last.shape[:-1], last.shape[-1] // self.m, self.m)
+
+
+def _whole(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise ValueError(f"{name}: {value!r} is not a whole number")
+    return int(value)
+
+
+def _numbers(weight: Array) -> Array:
+    values = np.asarray(weight)
+    if values.dtype.kind not in "iuf":
+        raise ValueError(f"weight: dtype {values.dtype} has no magnitude")
+    return values
 
 
 def _magnitude(weight: Array) -> Array:
-    values = np.asarray(weight)
-    if values.dtype.kind in "iu":
-        values = values.astype(np.int64)  # |-128| does not fit int8
-    elif values.dtype.kind != "f":
-        raise ValueError(f"weight: dtype {values.dtype} has no magnitude")
-    elif np.isnan(values).any():
+    values = _numbers(weight)
+    if values.dtype.kind == "i":
+        return np.abs(values.astype(np.int64)).view(np.uint64)  # |-128| fits no int8, |-2**63| no int64
+    if values.dtype.kind == "f" and np.isnan(values).any():
         raise ValueError("weight: holds NaN")
     magnitude: Array = np.abs(values)
     return magnitude
@@ -115,9 +124,11 @@ def _largest(groups: Array, n: int) -> Array:
     """True for the n largest of the last axis, ties to the lowest index."""
     m = groups.shape[-1]
     if m > _PAIRWISE_UP_TO:
-        order = np.argsort(-groups, axis=-1, kind="stable")
+        backwards = np.argsort(
+            groups[..., ::-1], axis=-1, kind="stable"
+        )  # ascending: the last n win, lowest index last
         kept = np.zeros(groups.shape, bool)
-        np.put_along_axis(kept, order[..., :n], True, axis=-1)
+        np.put_along_axis(kept, m - 1 - backwards[..., m - n :], True, axis=-1)
         return kept
     columns = [np.ascontiguousarray(groups[..., i]) for i in range(m)]
     ahead = [np.zeros(columns[0].shape, np.uint8) for _ in range(m)]

@@ -10,7 +10,7 @@ from pipelines.contract import RunRequest
 from pipelines.errors import PipelineError
 from pipelines.models import find
 from pipelines.stage import Context, InputFile, Outcome
-from pipelines.stages.fetch import module_files
+from pipelines.stages.fetch import module_files, picture_files
 
 
 class Preprocess:
@@ -26,8 +26,7 @@ class Preprocess:
 
     def input_files(self, request: RunRequest, data: Path, run_folder: Path) -> Sequence[InputFile]:
         """The pictures, and a person's module."""
-        pictures = [InputFile(data / picture.path, picture.sha256) for picture in request.pictures]
-        return [*pictures, *module_files(request, run_folder)]
+        return [*picture_files(request, data), *module_files(request, run_folder)]
 
     def run(self, context: Context) -> Outcome:
         """One tensor a picture; all must have one shape."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,7 +56,8 @@ class Sparsify:
         if broken := check_pattern(onnx.load(str(path)), pattern):
             raise PipelineError(f"{broken[0][0].node} breaks {pattern} after it was masked")  # a fault of ours
         masked = sum(layer.elements for layer in layers)
-        left = sum(_size(weight.shape) for weight, _ in others)
+        dense_only = {weight.initializer: math.prod(weight.shape) for weight, _ in others if weight.initializer}
+        left = sum(dense_only.values())  # a shared weight once
         retained = sum(layer.retained_magnitude for layer in layers)
         magnitude = sum(layer.magnitude for layer in layers)
         record = {
@@ -68,11 +70,15 @@ class Sparsify:
                     "shape": layer.weight.shape,
                     "axis": layer.weight.axis,
                     "zeros": layer.zeros,
+                    "density": 1 - layer.zeros / layer.elements,
                     "retained_magnitude_share": layer.retained_magnitude / layer.magnitude if layer.magnitude else 1.0,
                 }
                 for layer in layers
             ],
-            "left_dense": [{"node": w.node, "op": w.op, "shape": w.shape, "reason": reason} for w, reason in others],
+            "left_dense": [
+                {"node": w.node, "op": w.op, "initializer": w.initializer, "shape": w.shape, "reason": reason}
+                for w, reason in others
+            ],
         }
         (context.out / "sparsify.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
         share = masked / (masked + left)
@@ -80,6 +86,7 @@ class Sparsify:
             summary=f"{pattern} on {len(layers)} layers ({share:.1%} of their weights), {len(others)} left dense",
             facts={
                 "pattern": str(pattern),
+                "layers_total": len(layers) + len(others),
                 "layers_at_pattern": len(layers),
                 "layers_ineligible": len(others),
                 "weights_at_pattern_share": share,
@@ -89,13 +96,6 @@ class Sparsify:
                 "sparse_zipped_bytes": _zipped(path),
             },
         )
-
-
-def _size(shape: Sequence[int]) -> int:
-    product = 1
-    for length in shape:
-        product *= length
-    return product if shape else 0
 
 
 def _zipped(path: Path) -> int:

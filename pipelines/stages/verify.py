@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.contract import Fact, RunRequest
 from pipelines.models import find
 from pipelines.stage import Context, InputFile, Outcome
-from pipelines.stages.fetch import module_files
+from pipelines.stages.fetch import module_files, picture_files
 
 if TYPE_CHECKING:
     from pipelines.arrays import Array
@@ -36,19 +36,17 @@ class Verify:
 
     def input_files(self, request: RunRequest, data: Path, run_folder: Path) -> Sequence[InputFile]:
         """The pictures, for preparing them once more, and a person's module."""
-        pictures = [InputFile(data / picture.path, picture.sha256) for picture in request.pictures]
-        return [*pictures, *module_files(request, run_folder)]
+        return [*picture_files(request, data), *module_files(request, run_folder)]
 
     def run(self, context: Context) -> Outcome:
         """All checks; the stage fails where one does, and its reason names the first."""
-        import numpy as np
         import onnx
 
         from pipelines.arrays import load_arrays
         from pipelines.checks.exported import exported_equals_framework
-        from pipelines.checks.finding import judged
         from pipelines.checks.preprocessing import preprocessed_as_declared
         from pipelines.checks.sparse_file import only_pruned, pattern_holds
+        from pipelines.checks.sparse_outputs import sparse_outputs
         from pipelines.inference import load_outputs, outputs_of
         from pipelines.sparsity.pattern import NMPattern
 
@@ -63,9 +61,13 @@ class Verify:
         dense_file, sparse_file = (onnx.load(str(inputs[f"{stage}/model.onnx"])) for stage in ("export", "sparsify"))
         findings.append(pattern_holds(sparse_file, pattern))
         findings.append(only_pruned(dense_file, sparse_file, pattern))
-        sparse = outputs_of(inputs["sparsify/model.onnx"], images, lambda i, n: context.progress("sparse", i, n))
-        finite = all(np.isfinite(one).all() for one in sparse)
-        findings.append(judged("sparse outputs are finite", finite, "all of them" if finite else "some are not"))
+        sparse, finding = sparse_outputs(
+            inputs["sparsify/model.onnx"], images, exported, lambda i, n: context.progress("sparse", i, n)
+        )
+        findings.append(finding)
+        if not sparse:
+            _save(context.out / "verify.json", findings, {}, [[[] for _ in paths]] * 2, request)
+            return _outcome(findings, {})
         facts, best = _answers(exported[0], sparse[0], request)
         if model.anchor_top1 is not None:
             findings.append(_anchor(facts, model.anchor_top1, request))
@@ -136,7 +138,7 @@ def _save(
             for picture, dense, sparse in zip(request.pictures, *best, strict=True)
         ],
     }
-    path.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    path.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", "utf-8")
 
 
 def _outcome(findings: Sequence[Finding], facts: dict[str, Fact]) -> Outcome:

@@ -97,6 +97,13 @@ def test_no_privileges() -> None:
     assert status["NoNewPrivs"].strip() == "1"
 
 
+def test_the_models_that_the_lock_names_are_the_ones_that_are_here(lock: dict[str, Any]) -> None:
+    """The host lists and refuses names by its lock alone."""
+    from pipelines.models import LITE0, names
+
+    assert names() == sorted([LITE0, *(f"onnx_tv_{one['model']}" for one in lock["hub"])])
+
+
 @pytest.mark.parametrize("module", ["ssl", "sqlite3", "lzma", "bz2", "zlib", "ctypes", "readline", "curses", "uuid"])
 def test_the_standard_library_is_whole(module: str) -> None:
     __import__(module)

@@ -20,9 +20,13 @@ from PIL import Image
 from pipelines.checks.agreement import agreement, hits, top_classes
 from pipelines.checks.exported import exported_equals_framework
 from pipelines.checks.preprocessing import declared
+from pipelines.checks.sparse_file import only_pruned
+from pipelines.checks.sparse_outputs import sparse_outputs
 from pipelines.contract import RunReport, RunRequest
+from pipelines.graph.mask import mask_magnitude
 from pipelines.models.base import Preprocessing
 from pipelines.models.lite0 import EfficientNetLite0
+from pipelines.sparsity.pattern import NMPattern
 from pipelines.stage import Context, Outcome
 from pipelines.stages.verify import Verify
 
@@ -169,7 +173,34 @@ def test_a_graph_that_differs_in_more_than_weights_is_found(good: Run) -> None:
     model = onnx.load(str(path))
     next(node for node in model.graph.node if node.op_type == "Relu").op_type = "Sigmoid"
     onnx.save(model, str(path))
-    assert "nodes, inputs, outputs or versions" in good.verify().reason
+    reason = good.verify().reason
+    assert "node " in reason and "Relu" in reason and " differs" in reason
+
+
+def test_versions_that_differ_are_found(good: Run) -> None:
+    dense = onnx.load(str(good.inputs["export/model.onnx"]))
+    sparse, _ = mask_magnitude(dense, NMPattern(2, 4))
+    sparse.ir_version -= 1
+    assert "nodes, inputs, outputs or versions" in only_pruned(dense, sparse, NMPattern(2, 4)).detail
+
+
+def test_a_sparse_file_that_does_not_run_is_found_and_its_fault_named(good: Run) -> None:
+    path = good.inputs["sparsify/model.onnx"]
+    model = onnx.load(str(path))
+    next(node for node in model.graph.node if node.op_type == "Relu").op_type = "NoSuchOperator"
+    onnx.save(model, str(path))
+    reason = good.verify().reason
+    assert reason.startswith("sparse file is the dense one, pruned: node ")
+    assert reason.endswith("differs (and 1 more)")
+    assert "the file does not run: " in (good.out / "verify.json").read_text()
+
+
+def test_sparse_outputs_of_another_shape_are_found(good: Run) -> None:
+    images = np.load(good.inputs["preprocess/inputs.npz"])["images"]
+    file = good.inputs["sparsify/model.onnx"]
+    outputs, finding = sparse_outputs(file, images, [np.zeros((2, 11))], lambda done, total: None)
+    assert (outputs, finding.status) == ([], "failed")
+    assert finding.detail == "outputs of shapes [[2, 10]], not [[2, 11]]"
 
 
 def test_outputs_that_are_not_finite_are_found(good: Run) -> None:
@@ -177,9 +208,13 @@ def test_outputs_that_are_not_finite_are_found(good: Run) -> None:
         values[:] = np.inf
 
     good.change_tensor("sparsify/model.onnx", 2, spoil)
-    saved = good.verify()
-    assert saved.status == "failed"
-    findings = {one["name"]: one["status"] for one in json.loads((good.out / "verify.json").read_text())["findings"]}
+    outcome = good.verify()
+    assert outcome.status == "failed"
+    numbers = ("agreement_top1", "cosine", "cosine_centred", "sparse_max_abs_diff")
+    assert [outcome.facts[name] for name in numbers] == [None] * 4  # undefined is None, never NaN
+    text = (good.out / "verify.json").read_text()
+    assert "NaN" not in text and "Infinity" not in text
+    findings = {one["name"]: one["status"] for one in json.loads(text)["findings"]}
     assert findings["sparse outputs are finite"] == "failed"
 
 

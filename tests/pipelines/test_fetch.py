@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from conftest import by_name
@@ -74,6 +75,22 @@ def test_weights_that_can_not_be_had_fail_the_stage(
     assert report["fetch"].status == "failed"
     assert said in report["fetch"].reason
     assert report["export"].status == "skipped"
+
+
+def test_only_a_module_brings_weights(request_for: Make, run_all: Go) -> None:
+    request = request_for(model="onnx_tv_squeezenet1_1", weights=Weights(kind="module"))
+    stage = by_name(run_all(msgspec.structs.replace(request, module=None)))["fetch"]
+    assert stage.status == "failed"
+    assert stage.reason.startswith("onnx_tv_squeezenet1_1 is no module that could bring weights")
+
+
+def test_weights_that_no_onnx_file_can_hold_fail_before_they_are_written(
+    request_for: Make, run_all: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.stages.fetch.ONNX_LIMIT_BYTES", 1000)
+    stage = by_name(run_all(request_for()))["fetch"]
+    assert (stage.status, stage.outputs) == ("failed", ())
+    assert stage.reason.startswith("small: its weights take 0.0 GiB, one ONNX file holds less than 2")
 
 
 def test_a_file_of_code_in_place_of_weights_fails_and_does_not_run(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
+import re
+import subprocess
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipelines.contract import RunReport, RunRequest, Weights
 from pipelines.errors import PipelineError
+from pipelines.models import names
 from pipelines.models.person import PersonsModel
 from pipelines.models.tv import PREFIX, TorchvisionModel, builders
 from pipelines.safe_load import load_state
@@ -61,6 +66,41 @@ def test_auxiliary_heads_are_gone_after_loading(name: str, published: bool) -> N
     assert tuple(output.shape) == (1, 1000)
 
 
+def test_published_densenets_load_though_their_names_are_old() -> None:
+    """Their files say norm.1 where the network says norm1, and count no batches."""
+    model = TorchvisionModel("onnx_tv_densenet121")
+    torch.manual_seed(1)
+    wanted = model.build(published=True).state_dict()
+    old = {
+        re.sub(r"(denselayer\d+\.)(norm|conv)([12])", r"\1\2.\3", name): value
+        for name, value in wanted.items()
+        if "num_batches" not in name
+    }
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    network = model.build(published=True)
+    network.load_state_dict(model.fitting(old))
+    assert all(torch.equal(value, wanted[name]) for name, value in network.state_dict().items())
+
+
+def test_transformers_are_built_for_the_picture_size_of_their_weights() -> None:
+    """Their position embeddings fit no other: vit_h_14's weights want 518 pixels, the builder's default is 224."""
+    asked = {}
+    for name in (one for one in builders() if one.startswith("vit_")):
+        model = TorchvisionModel(PREFIX + name)
+        model._builder = lambda name=name, **given: asked.update({name: given["image_size"]})
+        model.build(published=True)
+        assert asked[name] == model.preprocessing().crop, name
+    assert {"vit_b_16", "vit_h_14"} <= set(asked)
+
+
+def test_the_names_that_can_be_given_are_listed_for_machines_too() -> None:
+    listed = subprocess.run(
+        [sys.executable, "-m", "pipelines.models", "--json"], capture_output=True, text=True, check=True
+    )
+    assert json.loads(listed.stdout) == names()
+    assert {"onnx_tv_resnet18", "onnx_efficientnet_lite0"} <= set(names())
+
+
 def module_at(folder: Path, text: str) -> Path:
     path = folder / "mine.py"
     path.write_text(textwrap.dedent(text))
@@ -73,6 +113,7 @@ def module_at(folder: Path, text: str) -> Path:
         ("def onnx_preprocess", "def preprocess", "mine.py has no function onnx_preprocess"),
         ("def build_model", "def model", "mine.py has neither build_model nor onnx_model"),
         ("import torch", "import torch\n    1 / 0", "mine.py can't be imported: ZeroDivisionError"),
+        ("import torch", "import torch\n    raise SystemExit('bye')", "mine.py can't be imported: SystemExit: bye"),
     ],
 )
 def test_a_module_without_what_it_needs_says_so(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -96,9 +137,21 @@ def test_what_a_module_gives_is_checked(tmp_path: Path, answer: str, said: str) 
         PersonsModel("mine", module_at(tmp_path, text)).preprocess(Path("x.png"))
 
 
+GIVEN = MODULE[: MODULE.index("    def build_model")] + "    def onnx_model():\n        return 'given.onnx'\n"
+
+
+def test_other_weights_for_an_onnx_file_are_refused_and_not_passed_over(
+    request_for: Make, run_all: Go, workspace: Path
+) -> None:
+    request = request_for(module=GIVEN, weights=Weights(kind="random", seed=0))
+    (workspace / request.run_folder / "input/module/given.onnx").touch()
+    stage = by_name(run_all(request))["fetch"]
+    assert stage.status == "failed"
+    assert stage.reason.startswith("small is an ONNX file and holds its weights: random ones have no place")
+
+
 def test_a_model_may_come_as_an_onnx_file(request_for: Make, run_all: Go, workspace: Path) -> None:
-    text = MODULE[: MODULE.index("    def build_model")] + "    def onnx_model():\n        return 'given.onnx'\n"
-    request = request_for(module=text)
+    request = request_for(module=GIVEN, weights=Weights(kind="module"))
     weight = np.random.default_rng(0).standard_normal((8, 3 * 16 * 16)).astype(np.float32)
     nodes = [
         helper.make_node("Flatten", ["picture"], ["flat"]),

@@ -117,5 +117,34 @@ def test_wrong_weights_and_axes_are_refused_by_name() -> None:
         pattern.mask(np.ones((2, 4)), axis=2)
     with pytest.raises(ValueError, match=r"^weight: holds NaN"):
         pattern.mask(np.array([[np.nan, 1, 2, 3]]))
-    with pytest.raises(ValueError, match=r"^weight: dtype"):
-        pattern.mask(np.array([["a", "b"]]))
+    for ask in (pattern.mask, pattern.holds, pattern.violations, pattern.retained_magnitude):
+        with pytest.raises(ValueError, match=r"^weight: dtype"):
+            ask(np.array([["a", "b"]]))
+        axis: Any
+        for axis in ("1", 1.0, True, None):
+            with pytest.raises(ValueError, match=r"^axis: .* is not a whole number"):
+                ask(np.ones((2, 4)), axis=axis)
+
+
+@pytest.mark.parametrize("shape", [(0, 8), (8, 0), (0, 0)])
+@pytest.mark.parametrize("m", [4, 32])
+def test_an_empty_weight_has_an_empty_mask(shape: tuple[int, int], m: int) -> None:
+    pattern, weight = NMPattern(2, m), np.zeros(shape, np.float32)
+    assert pattern.mask(weight).shape == shape
+    assert (pattern.holds(weight), pattern.violations(weight), pattern.retained_magnitude(weight)) == (True, [], 0.0)
+
+
+@pytest.mark.parametrize("m", [4, 32])
+def test_the_largest_integers_keep_their_order(m: int) -> None:
+    """Neither |-2**63| nor an unsigned 2**63 fits int64."""
+    pattern = NMPattern(1, m)
+    assert pattern.mask(np.array([[1, 2**63, 2**63 - 1, 0]], np.uint64)).tolist() == [[False, True, False, False]]
+    assert pattern.mask(np.array([[2**63 - 1, -(2**63), 5, 0]])).tolist() == [[False, True, False, False]]
+
+
+def test_numpy_s_whole_numbers_are_numbers() -> None:
+    assert NMPattern(np.int64(2), np.uint8(4)) == NMPattern(2, 4)
+
+
+def test_bits_are_exact_where_logarithms_round() -> None:
+    assert NMPattern(1, 2**60 + 1).index_bits == 61

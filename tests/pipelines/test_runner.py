@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -77,6 +78,15 @@ def test_a_change_in_a_person_s_module_is_a_change_of_input(request_for: Make, r
     assert not again["export"].cached
 
 
+def test_another_name_of_a_file_beside_the_module_is_a_change_of_input(
+    request_for: Make, run_all: Go, workspace: Path
+) -> None:
+    for number, name in ((1, "table.txt"), (2, "other.txt")):
+        request = request_for(number)
+        (workspace / request.run_folder / "input/module" / name).write_text("what the module reads")
+        assert not by_name(run_all(request))["export"].cached
+
+
 def test_a_corrupt_object_is_made_again(request_for: Make, run_all: Go, workspace: Path) -> None:
     first = run_all(request_for(1))
     model = next(a for a in first.artifacts if a.path == "artifacts/export/model.onnx")
@@ -101,7 +111,7 @@ def test_a_missing_picture_is_named_and_stops_what_needs_it(request_for: Make, r
     report = by_name(run_all(request))
     assert report["fetch"].status == "failed"
     assert "b.png is missing" in report["fetch"].reason
-    assert (report["export"].status, report["export"].reason) == ("skipped", "fetch did not end well")
+    assert (report["export"].status, report["export"].reason) == ("skipped", "fetch failed")
 
 
 def test_a_corrupt_picture_is_named(request_for: Make, run_all: Go, data: Path) -> None:
@@ -124,6 +134,27 @@ def test_a_fault_of_a_stage_is_one_line_and_its_traceback_an_artifact(
     assert not report.ok
 
 
+def test_a_model_that_ends_the_process_is_a_failed_stage(request_for: Make, run_all: Go) -> None:
+    leaving = MODULE.replace("def build_model():", "def build_model():\n        raise SystemExit('bye')")
+    stage = by_name(run_all(request_for(module=leaving)))["fetch"]
+    assert stage.status == "failed"
+    assert stage.reason.startswith("SystemExit: bye")
+
+
+def test_a_full_disk_is_named_whatever_the_library_said(
+    request_for: Make, run_all: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:603] unexpected pos 1024 vs 918")
+
+    monkeypatch.setattr("torch.save", full)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=4096))
+    report = run_all(request_for())
+    stage = by_name(report)["fetch"]
+    assert (stage.status, stage.outputs) == ("failed", ())
+    assert stage.reason == "the workspace's disk is full; free some space and run again"
+
+
 def test_a_failure_is_not_remembered(request_for: Make, run_all: Go, data: Path) -> None:
     picture = (data / "two" / "b.png").read_bytes()
     request = request_for(1)
@@ -133,11 +164,11 @@ def test_a_failure_is_not_remembered(request_for: Make, run_all: Go, data: Path)
     assert run_all(request_for(2)).ok
 
 
-def start(request: RunRequest, workspace: Path, data: Path) -> subprocess.Popen[bytes]:
+def start(request: RunRequest, workspace: Path, data: Path, *more: str) -> subprocess.Popen[bytes]:
     folder = workspace / request.run_folder
     (folder / "request.json").write_bytes(encode(request))
     command = [sys.executable, "-m", "pipelines", f"{request.run_folder}/request.json"]
-    command += ["--workspace", str(workspace), "--data", str(data)]
+    command += ["--workspace", str(workspace), "--data", str(data), *more]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -221,6 +252,36 @@ def test_a_run_folder_outside_the_workspace_is_refused(
     assert done.stderr == f"request.json: its run folder {folder} is not in the workspace\n"
 
 
+def refused(arguments: list[str]) -> str:
+    done = subprocess.run([sys.executable, "-m", "pipelines", *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    return done.stderr.strip().splitlines()[-1]
+
+
+def test_a_model_s_name_is_no_path(request_for: Make, workspace: Path, data: Path) -> None:
+    request = msgspec.structs.replace(request_for(), model="../small")
+    (workspace / "request.json").write_bytes(encode(request))
+    said = refused(["request.json", "--workspace", str(workspace), "--data", str(data)])
+    assert said == "request.json: '../small' is no plain name, and files are named after it"
+
+
+def test_no_threads_are_refused() -> None:
+    assert "--threads: 0 is less than 1" in refused(["request.json", "--workspace", ".", "--data", ".", "--threads=0"])
+
+
+def test_threads_bound_what_the_stages_use(
+    request_for: Make, workspace: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    telling = MODULE.replace(
+        "def build_model():", "def build_model():\n        print('threads', torch.get_num_threads())"
+    )
+    running = start(request_for(module=telling), workspace, data, "--threads=1")
+    _, err = running.communicate()
+    assert running.returncode == 0, err
+    assert b"threads 1\n" in err
+
+
 @pytest.mark.parametrize("blocked", [".cache", "small/1/events.jsonl"])
 def test_a_workspace_that_can_not_be_written_is_one_line(
     request_for: Make, workspace: Path, data: Path, blocked: str
@@ -288,6 +349,7 @@ def test_an_output_survives_where_links_are_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "link", refuse)
     laid = cache.lay_out(outputs, tmp_path / "run")
     assert laid["file"].read_bytes() == b"content"
+    assert list((tmp_path / "run").iterdir()) == [laid["file"]]
 
 
 def test_what_verify_found_is_written_down_though_it_failed(request_for: Make, run_all: Go, workspace: Path) -> None:
