@@ -12,7 +12,7 @@ from types import FrameType
 import msgspec
 
 from pipelines.contract import SCHEMA, Event, RunRequest
-from pipelines.errors import Stopped
+from pipelines.errors import PipelineError, Stopped
 from pipelines.runner import run
 from pipelines.stages import PLAN
 
@@ -30,20 +30,37 @@ def main() -> int:
             words.error(f"--threads: {given.threads} is less than 1")
         os.environ["OMP_NUM_THREADS"] = str(given.threads)  # read when a stage first imports either
     try:
-        request = msgspec.json.decode((given.workspace / given.request).read_bytes(), type=RunRequest)
+        request = _read(given.workspace, given.request)
+    except PipelineError as error:
+        print(f"{given.request}: {error}", file=sys.stderr)
+        return 2
+    try:
+        return _run(request, given.workspace, given.data)
+    except Stopped as stopped:
+        return stopped.code
+    except OSError as error:  # a stage's own errors are in the report; these kept it from being written
+        print(f"the workspace can't be written: {error}", file=sys.stderr)
+        return 1
+
+
+def _read(workspace: Path, name: str) -> RunRequest:
+    """The request. PipelineError where the file is none, or names what is not the workspace's."""
+    try:
+        request = msgspec.json.decode((workspace / name).read_bytes(), type=RunRequest)
     except (OSError, msgspec.DecodeError) as error:
-        print(f"{given.request}: not a request: {error}", file=sys.stderr)
-        return 2
+        raise PipelineError(f"not a request: {error}") from error
     if request.schema != SCHEMA:
-        print(f"{given.request}: schema {request.schema}, this pipeline reads {SCHEMA}", file=sys.stderr)
-        return 2
-    folder = given.workspace / request.run_folder
-    if not folder.is_dir() or not folder.resolve().is_relative_to(given.workspace.resolve()):
-        print(f"{given.request}: its run folder {request.run_folder} is not in the workspace", file=sys.stderr)
-        return 2
+        raise PipelineError(f"schema {request.schema}, this pipeline reads {SCHEMA}")
+    folder = workspace / request.run_folder
+    if not folder.is_dir() or not folder.resolve().is_relative_to(workspace.resolve()):
+        raise PipelineError(f"its run folder {request.run_folder} is not in the workspace")
     if request.model != Path(request.model).name:
-        print(f"{given.request}: {request.model!r} is no plain name, and files are named after it", file=sys.stderr)
-        return 2
+        raise PipelineError(f"{request.model!r} is no plain name, and files are named after it")
+    return request
+
+
+def _run(request: RunRequest, workspace: Path, data: Path) -> int:
+    """Events to the run folder and to stdout; 0 where the report is ok, else 1. Stopped on SIGTERM and SIGINT."""
     ended: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -51,29 +68,22 @@ def main() -> int:
         ended.append(128 + number)
         raise Stopped(ended[0])
 
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
     # events have the real stdout for themselves: what libraries print goes to stderr
     events = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    try:
-        with (folder / "events.jsonl").open("wb") as record:
+    with (workspace / request.run_folder / "events.jsonl").open("wb") as record:
 
-            def emit(event: Event) -> None:
-                line = msgspec.json.encode(event) + b"\n"
-                for stream in (record, events):
-                    stream.write(line)
-                    stream.flush()
-                if ended:  # some library's import swallowed the exception
-                    raise Stopped(ended[0])
+        def emit(event: Event) -> None:
+            line = msgspec.json.encode(event) + b"\n"
+            for stream in (record, events):
+                stream.write(line)
+                stream.flush()
+            if ended:  # some library's import swallowed the exception
+                raise Stopped(ended[0])
 
-            report = run(request, PLAN, given.workspace, given.data, emit)
-    except KeyboardInterrupt:
-        return 130
-    except Stopped as stopped:
-        return stopped.code
-    except OSError as error:  # a stage's own errors are in the report; these kept it from being written
-        print(f"the workspace can't be written: {error}", file=sys.stderr)
-        return 1
+        report = run(request, PLAN, workspace, data, emit)
     return 0 if report.ok else 1
 
 

@@ -205,14 +205,17 @@ def test_the_process_gives_events_and_a_report_and_its_exit_code(
     assert msgspec.json.decode((folder / "report.json").read_bytes(), type=RunReport).ok
 
 
-def test_sigterm_ends_it_with_no_half_files(request_for: Make, workspace: Path, data: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_no_half_files(
+    request_for: Make, workspace: Path, data: Path, sent: signal.Signals
+) -> None:
     running = start(request_for(), workspace, data)
     assert running.stdout is not None
     running.stdout.readline()
     time.sleep(0.2)
-    running.send_signal(signal.SIGTERM)
+    running.send_signal(sent)
     _, err = running.communicate(timeout=30)
-    assert running.returncode == 128 + signal.SIGTERM
+    assert running.returncode == 128 + sent
     assert b"Traceback" not in err
     assert list((workspace / ".cache/scratch").glob("*")) == []
 
