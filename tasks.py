@@ -34,18 +34,18 @@ NAME = {"name": "container, by name or unique prefix of name or id (default: the
 @verb
 def lock(_: Context, env: str = "sigmastar", newest: str = "", check: bool = False, json: bool = False) -> int:
     """Resolve a spec into its lock: every byte that goes in, with its sha256."""
-    from envs import verbs
+    from envs.verbs import locks
 
-    return verbs.lock(env, newest, check, json)
+    return locks.lock(env, newest, check, json)
 
 
 @task(help={**ENV, **ENGINE, **JSON, "context": "write a folder for plain `docker build` instead"})
 @verb
 def build(_: Context, env: str = "sigmastar", engine: str = "auto", context: str = "", json: bool = False) -> int:
     """Make the environment (and its image) from the lock; nothing to do takes no time."""
-    from envs import verbs
+    from envs.verbs import builds
 
-    return verbs.build_environment(env, engine, context, json)
+    return builds.build_environment(env, engine, context, json)
 
 
 @task(
@@ -72,123 +72,123 @@ def run(
     json: bool = False,
 ) -> int:
     """Take a model through the pipeline: export, sparsify, verify, report."""
-    from envs import verbs
+    from envs.verbs import pipeline
 
-    return verbs.run(model, env, engine, sparsity, weights, cache, json)
+    return pipeline.run(model, env, engine, sparsity, weights, cache, json)
 
 
 @task(help={**ENV, **ENGINE})
 @verb
 def shell(_: Context, env: str = "sigmastar", engine: str = "auto") -> int:
     """A bash inside the environment."""
-    from envs import verbs
+    from envs.verbs import containers
 
-    return verbs.shell(env, engine)
+    return containers.shell(env, engine)
 
 
 @task(name="exec", help={**ENV, **ENGINE, **NAME})
 @verb
 def exec_(_: Context, env: str = "sigmastar", engine: str = "auto", name: str = "") -> int:
     """Run a command in the environment's container: invoke exec -- python script.py."""
-    from envs import verbs
+    from envs.verbs import containers
 
-    return verbs.execute(env, engine, name, after_dashes())
+    return containers.execute(env, engine, name, after_dashes())
 
 
 @task(help={**ENV, **ENGINE, **NAME, **JSON})
 @verb
 def start(_: Context, env: str = "sigmastar", engine: str = "auto", name: str = "", json: bool = False) -> int:
     """Create a container of the environment and keep it, or start the one that is there."""
-    from envs import verbs
+    from envs.verbs import containers
 
-    return verbs.start(env, engine, name, json)
+    return containers.start(env, engine, name, json)
 
 
 @task(help={**ENV, **ENGINE, **NAME})
 @verb
 def stop(_: Context, env: str = "sigmastar", engine: str = "auto", name: str = "") -> int:
     """Stop a running container."""
-    from envs import verbs
+    from envs.verbs import containers
 
-    return verbs.container("stop", env, engine, name)
+    return containers.container("stop", env, engine, name)
 
 
 @task(help={**ENV, **ENGINE, **NAME})
 @verb
 def restart(_: Context, env: str = "sigmastar", engine: str = "auto", name: str = "") -> int:
     """Stop a container and start it again."""
-    from envs import verbs
+    from envs.verbs import containers
 
-    return verbs.container("restart", env, engine, name)
+    return containers.container("restart", env, engine, name)
 
 
 @task(help={**ENV, **ENGINE, **NAME, "force": "also a running one"})
 @verb
 def rm(_: Context, env: str = "sigmastar", engine: str = "auto", name: str = "", force: bool = False) -> int:
     """Remove a stopped container."""
-    from envs import verbs
+    from envs.verbs import containers
 
-    return verbs.container("remove", env, engine, name, force=force)
+    return containers.container("remove", env, engine, name, force=force)
 
 
 @task(help={**ENGINE, **JSON})
 @verb
 def ps(_: Context, engine: str = "auto", json: bool = False) -> int:
     """List this project's containers, running and stopped."""
-    from envs import verbs
+    from envs.verbs import containers
 
-    return verbs.containers(engine, json)
+    return containers.containers(engine, json)
 
 
 @task(help={**ENGINE, **JSON})
 @verb
 def images(_: Context, engine: str = "auto", json: bool = False) -> int:
     """List this project's images (trees, under local)."""
-    from envs import verbs
+    from envs.verbs import builds
 
-    return verbs.images(engine, json)
+    return builds.images(engine, json)
 
 
 @task(help={**ENV, **ENGINE, **NAME, "follow": "go on until it stops"})
 @verb
 def logs(_: Context, env: str = "sigmastar", engine: str = "auto", name: str = "", follow: bool = False) -> int:
     """Print what a container's main process wrote."""
-    from envs import verbs
+    from envs.verbs import containers
 
-    return verbs.logs(env, engine, name, follow)
+    return containers.logs(env, engine, name, follow)
 
 
 @task(help={**JSON})
 @verb
 def envs(_: Context, json: bool = False) -> int:
     """List the environments and whether each is locked and built here."""
-    from envs import verbs
+    from envs.verbs import builds
 
-    return verbs.environments(json)
+    return builds.environments(json)
 
 
 @task(help={**ENV, **JSON})
 @verb
 def models(_: Context, env: str = "sigmastar", json: bool = False) -> int:
     """List the models that can be run by name."""
-    from envs import verbs
+    from envs.verbs import pipeline
 
-    return verbs.models(env, json)
+    return pipeline.models(env, json)
 
 
 @task(help={**ENV, **ENGINE, "host": "only the host's tests", "k": "pytest's -k, for all suites"})
 @verb
 def test(_: Context, env: str = "sigmastar", engine: str = "auto", host: bool = False, k: str = "") -> int:
     """Run all tests: the host's, then the pipelines' and the environment's inside the image."""
-    from envs import verbs
+    from envs.verbs import checks
 
-    return verbs.test(env, engine, host, k)
+    return checks.test(env, engine, host, k)
 
 
 @task
 @verb
 def lint(_: Context) -> int:
     """ruff (lint and format) and mypy --strict over both wings."""
-    from envs import verbs
+    from envs.verbs import checks
 
-    return verbs.lint()
+    return checks.lint()

@@ -1,0 +1,39 @@
+"""`run` and `models`."""
+
+from __future__ import annotations
+
+from envs.cli import print_json
+from envs.display import Terminal, print_rows, show_event
+
+
+def run(model: str, env: str, engine: str, sparsity: str, weights: str, cache: bool, as_json: bool) -> int:
+    """The pipeline."""
+    from envs.run import RunOptions, run_model
+    from envs.run_table import print_report
+
+    terminal = Terminal()
+    options = RunOptions(model=model, env=env, engine=engine, weights=weights, sparsity=sparsity, use_cache=cache)
+    report = run_model(options, terminal, lambda event: show_event(terminal.console, event))
+    print_json(report) if as_json else print_report(report)
+    return 0 if report.ok else 1
+
+
+def models(env: str, as_json: bool) -> int:
+    """The models that can be named."""
+    from envs.data import PACKAGED_WEIGHTS
+    from envs.lock import read_lock
+    from envs.run import model_names
+
+    names = model_names(read_lock(env))
+    listed = [
+        {
+            "model": name,
+            "weights": "in the lock's data" if name in PACKAGED_WEIGHTS else "framework's hub, else random",
+        }
+        for name in names
+    ]
+    if as_json:
+        print_json(listed)
+    else:
+        print_rows([(m["model"], m["weights"]) for m in listed], ("MODEL", "WEIGHTS"))
+    return 0
