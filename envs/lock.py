@@ -43,6 +43,8 @@ class LockedArchive(Locked, frozen=True, kw_only=True):
     file: str
     sha256: str
     bytes: int
+    image_id: str = ""  # what `docker load` yields
+    diff_ids: tuple[str, ...] = ()  # its layers, as its own manifest lists them
 
 
 class LockedLayer(Locked, frozen=True, kw_only=True):
@@ -67,6 +69,19 @@ class LockedWheel(Locked, frozen=True, kw_only=True):
 
     name: str
     version: str
+    file: str
+    sha256: str
+    bytes: int
+
+
+class LockedConda(Locked, frozen=True, kw_only=True):
+    """A conda package; `file` is its file name in the channel's `subdir`."""
+
+    name: str
+    version: str
+    build: str
+    channel: str  # its name; where it lies is configuration
+    subdir: str
     file: str
     sha256: str
     bytes: int
@@ -126,10 +141,13 @@ class EnvLock(Locked, frozen=True, kw_only=True):
     base: tuple[LockedDeb, ...] = ()
     base_archive: LockedArchive | None = None
     base_image: LockedImage | None = None
+    installer: Literal["uv", "conda"] = "uv"
+    conda: tuple[LockedConda, ...] = ()
     package: tuple[LockedWheel, ...]
     test: tuple[LockedWheel, ...]
     data: tuple[LockedData, ...]
     hub: tuple[LockedHubWeights, ...]
+    drift: tuple[str, ...] = ()  # what had to be replaced because the locked bytes are nowhere: `run --allow-drift`
 
     @property
     def digest(self) -> str:

@@ -57,6 +57,14 @@ class DataSpec(Spec, frozen=True, kw_only=True):
     files: tuple[str, ...]
 
 
+class CondaSpec(Spec, frozen=True, kw_only=True):
+    """What conda installs, where `installer = "conda"`; the pip section is EnvSpec.packages."""
+
+    channels: tuple[str, ...]  # names; where they lie is configuration
+    packages: dict[str, str] = {}  # name -> match spec, e.g. "3.10.*"
+    environment: str = ""  # the user's own environment.yml, relative to the spec; in place of packages
+
+
 class EnvSpec(Spec, frozen=True, kw_only=True):
     """One environment as a person describes it."""
 
@@ -65,9 +73,11 @@ class EnvSpec(Spec, frozen=True, kw_only=True):
     python: str  # 3.10
     platform: str = "linux/amd64"
     base: BaseSpec
-    interpreter: tuple[InterpreterSpec, ...]
+    installer: Literal["uv", "conda"] = "uv"
+    conda: CondaSpec | None = None
+    interpreter: tuple[InterpreterSpec, ...] = ()  # conda brings its own
     export: ExportSpec
-    packages: dict[str, str]  # name -> exact version
+    packages: dict[str, str] = {}  # name -> exact version
     test: dict[str, str] = {}  # the test group: a tree of its own, never in the image
     omit: tuple[str, ...] = ()  # wheels that the resolver names and a CPU never loads
     trim: dict[str, tuple[str, ...]] = {}  # wheel -> glob patterns of files that nothing links to
