@@ -16,8 +16,8 @@ from envs.image_archive import archive_base
 from envs.image_base import BaseImage, debian_base
 from envs.lock import EnvLock, LockedDeb, read_lock
 from envs.progress import Progress
-from envs.registry import registry_base
-from envs.tree import TreeRecord, building, ensure_tree, read_record
+from envs.registry.base import registry_base
+from envs.tree import TreeRecord, building, ensure_tree, read_record, refuse_foreign
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +32,7 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
 def build(name: str, chosen: Chosen, progress: Progress) -> Built:
     """The environment of that name, usable in the chosen engine. What is there already is not made again."""
     lock = read_lock(name)
+    refuse_foreign(lock)
     tree = ensure_tree(lock, progress)
     environment = Environment(name=name, lock_digest=lock.digest, tree=tree)
     image_bytes = None

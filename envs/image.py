@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from envs.engines.base import ENV_LABEL, LOCK_LABEL, PROJECT_LABEL, ROOT_UID
+from envs.engines.base import DRIFT_LABEL, ENV_LABEL, LOCK_LABEL, PROJECT_LABEL, ROOT_UID
 from envs.errors import BuildError
 from envs.image_base import BaseImage
 from envs.image_tar import Entry, tar_end, tar_header, tar_padding
@@ -29,6 +29,10 @@ VARIABLES = {
 WORKDIR = "/workspace"
 COMMAND = ("bash",)
 
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
+
 
 class ImagePlan(msgspec.Struct, frozen=True):
     """An image that can be made: everything about it but the bytes of its layers."""
@@ -39,6 +43,7 @@ class ImagePlan(msgspec.Struct, frozen=True):
     epoch: int
     description: str
     layers: tuple[Layer, ...]
+    drift: tuple[str, ...] = ()  # as in EnvLock
 
     @property
     def tags(self) -> tuple[str, str]:
@@ -81,9 +86,33 @@ class ImagePlan(msgspec.Struct, frozen=True):
         }
         return msgspec.json.encode(document, order="deterministic")
 
+    def manifest(self) -> bytes:
+        """The OCI image manifest. Layers are plain tars: a compressor's bytes move with its version, these can't."""
+        config = self.config()
+        document = {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST_TYPE,
+            "config": {
+                "mediaType": CONFIG_TYPE,
+                "digest": f"sha256:{hashlib.sha256(config).hexdigest()}",
+                "size": len(config),
+            },
+            "layers": [
+                {"mediaType": LAYER_TYPE, "digest": layer.diff_id, "size": layer.bytes} for layer in self.layers
+            ],
+        }
+        return msgspec.json.encode(document, order="deterministic")
+
+    @property
+    def manifest_digest(self) -> str:
+        """The digest by which a registry or a layout names this image. BuildError as for `image_id`."""
+        return f"sha256:{hashlib.sha256(self.manifest()).hexdigest()}"
+
     def labels(self) -> dict[str, str]:
         """Ours, by which the engine's images are found, and OCI's."""
+        drift = {DRIFT_LABEL: "; ".join(self.drift)} if self.drift else {}
         return {
+            **drift,
             PROJECT_LABEL: "edgekiln",
             ENV_LABEL: self.name,
             LOCK_LABEL: self.lock_digest,
@@ -125,6 +154,7 @@ def plan_image(lock: EnvLock, tree: Path, base: BaseImage) -> ImagePlan:
         epoch=lock.source_date_epoch,
         description=f"edgekiln environment {lock.name}: Python {lock.python} on {base.description}",
         layers=(*base.layers, *tree_layers(tree, lock.source_date_epoch)),
+        drift=lock.drift,
     )
 
 

@@ -25,10 +25,11 @@ from envs.finish import normalised
 from envs.image_tar import Entry, tar_size, tar_stream
 from envs.paths import cache_root
 
-LAYOUT_VERSION = 1  # part of every key: raise it when the same input gives other bytes
+LAYOUT_VERSION = 2  # part of every key: raise it when the same input gives other bytes
 IMAGE_ROOT = "opt/edgekiln"  # where the tree lies in the image
 MOUNT_POINTS = ("app", "data", "workspace")  # the root is read-only at run time, so they must be there
-BIG_BYTES = 64 << 20  # a distribution this big gets a layer of its own
+BIG_BYTES = 8 << 20  # a distribution this big gets a layer of its own
+MOST_BIG = 80  # overlay file systems stack at most 127 layers
 NOT_IN_IMAGE = frozenset({".edgekiln", "__pycache__"})  # our record; what a run in place may have left
 
 
@@ -173,9 +174,10 @@ def tree_layers(tree: Path, epoch: int) -> tuple[Layer, ...]:
 
 
 def split(tree: Path) -> tuple[Part, ...]:
-    """Who goes where: the interpreter, then what is big and seldom changes, then the rest of site-packages.
+    """Who goes where: the interpreter, then the big distributions by size, then the rest of site-packages.
 
-    The nvidia wheels come as one: they are released together and none is used without the others.
+    An engine shares only what comes before a change, and what is biggest changes least. The nvidia wheels come as
+    one: they are released together and none is used without the others.
     """
     site = site_packages(tree)
     inside = f"{site.relative_to(tree).as_posix()}/"
@@ -185,7 +187,7 @@ def split(tree: Path) -> tuple[Part, ...]:
     for entry in entries:
         if owner := owners.get(entry.path):
             size[owner] = size.get(owner, 0) + entry.size
-    big = sorted((name for name in size if size[name] >= BIG_BYTES), key=lambda name: (-size[name], name))
+    big = sorted((name for name in size if size[name] >= BIG_BYTES), key=lambda name: (-size[name], name))[:MOST_BIG]
     groups: dict[str, list[Entry]] = {name: [] for name in ("interpreter", *big, "packages")}
     for entry in entries:
         if not entry.path.startswith(inside):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import platform
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,9 +24,9 @@ from envs.files import exclusive, write_atomic
 from envs.interpreter import first_of
 from envs.lock import EnvLock, LockedInterpreter, LockedWheel
 from envs.paths import cache_root
+from envs.platforms import host_platform, uv_platform
 from envs.progress import Progress
 
-MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 RULES = 1  # raise it when finish.py or interpreter.py make other bytes from the same lock
 RECORD = ".edgekiln/tree.json"
 
@@ -45,6 +45,11 @@ class TreeRecord(msgspec.Struct, frozen=True, kw_only=True):
 def trees_root() -> Path:
     """All trees of this user."""
     return cache_root() / "trees"
+
+
+def unpacked_root() -> Path:
+    """Where wheels lie unpacked, once for all trees: uv's cache, on the trees' own file system."""
+    return cache_root() / "unpacked"
 
 
 def tree_key(lock: EnvLock, interpreter: LockedInterpreter) -> str:
@@ -74,13 +79,27 @@ def site_packages(tree: Path, python: str) -> Path:
 
 def ensure_tree(lock: EnvLock, progress: Progress) -> Path:
     """The tree of this lock, made if it is not there. One process makes it, others wait for it."""
-    here = f"{platform.system().lower()}/{MACHINES.get(platform.machine(), platform.machine())}"
-    if here != lock.platform:
-        raise BuildError(f"the lock of {lock.name} is for {lock.platform}, this machine is {here}")
     if tree := existing_tree(lock):
         return tree
     with building(f"tree-{lock.name}", progress):
         return existing_tree(lock) or _make(lock, progress)
+
+
+def refuse_foreign(lock: EnvLock) -> None:
+    """BuildError where nothing of that lock could run here: its image can be written, but not used."""
+    if (here := host_platform()) != lock.platform:
+        raise BuildError(
+            f"the lock of {lock.name} is for {lock.platform}, this machine is {here}",
+            f"`invoke build --env {lock.name} --platform {lock.platform} --output oci:DIR` writes its image",
+        )
+
+
+def uv_target(lock: EnvLock, tree: Path) -> list[str | Path]:
+    """For which interpreter and platform uv installs: the tree's own, or one that can't run here."""
+    if lock.platform == host_platform():
+        return ["--python", tree / "bin" / "python3"]
+    foreign = uv_platform(lock.platform, lock.suite)
+    return ["--python", sys.executable, "--python-version", lock.python, "--python-platform", foreign]
 
 
 def building(name: str, progress: Progress) -> contextlib.AbstractContextManager[None]:
@@ -99,14 +118,8 @@ def _make(lock: EnvLock, progress: Progress) -> Path:
             progress.say(f"interpreter not taken from {line}")
         progress.say(f"interpreter: CPython {interpreter.version} ({interpreter.source})")
         site = site_packages(staging, lock.python)
-        install(
-            lock.package,
-            staging / "bin" / "python3",
-            site,
-            lock.trim,
-            progress,
-            label=f"packages of {lock.name}",
-        )
+        target = uv_target(lock, staging)
+        install(lock.package, site, lock.trim, progress, target=target, label=f"packages of {lock.name}")
         size = sum(file.lstat().st_size for file in staging.rglob("*") if not file.is_dir())
         record = TreeRecord(
             env=lock.name,
@@ -134,52 +147,40 @@ def _remove_abandoned() -> None:
 
 def install(
     wheels: Sequence[LockedWheel],
-    python: Path,
     site: Path,
     trim: dict[str, tuple[str, ...]],
     progress: Progress,
     *,
+    target: Sequence[str | Path],
     label: str,
 ) -> None:
-    """Install exactly these wheels into `site` and bring it into its final form."""
+    """Install exactly these wheels into `site` and bring it into its final form; `target` is from `uv_target`."""
     paths = fetch([wheel(locked) for locked in wheels], label, progress)
-    work = site.parent / ".install"
-    links = work / "wheels"
-    links.mkdir(parents=True)
-    for path in paths:
-        (links / path.name).symlink_to(path)
-    wanted = work / "requirements.txt"
-    wanted.write_text(requirements(wheels), "utf-8")
+    wanted = site.parent / ".requirements.txt"
+    lines = (f"{w.name} @ {p.as_uri()} --hash=sha256:{w.sha256}\n" for w, p in zip(wheels, paths, strict=True))
+    wanted.write_text("".join(lines), "utf-8")
     progress.say(f"{label}: unpacking {len(wheels)} wheels, {sum(w.bytes for w in wheels) / 2**20:,.0f} MiB")
-    command: list[str | Path] = [
-        sources.uv(),
-        "pip",
-        "install",
-        "--quiet",
-        "--no-config",
-        "--no-index",
-        "--find-links",
-        links,
-    ]
-    command += [
-        "--require-hashes",
-        "--no-deps",
-        "--only-binary",
-        ":all:",
-        "--python",
-        python,
-        "--target",
-        site,
-    ]
+    command: list[str | Path] = [sources.uv(), "pip", "install", "--quiet", "--no-config", "--no-index"]
+    command += ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--target", site, "-r", wanted, *target]
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "PIP_", "PYTHON"))}
-    # a cache of its own, on the same file system: files are linked from it, and it goes when the tree is done
-    own = {"UV_CACHE_DIR": str(work / "cache"), "UV_PYTHON_DOWNLOADS": "never", "UV_LINK_MODE": "hardlink"}
-    process.run([*command, "-r", wanted], env={**clean, **own})
-    shutil.rmtree(work)
+    # what it unpacks is kept and linked from: trees of locks that differ in one package share the others
+    own = {"UV_CACHE_DIR": str(unpacked_root()), "UV_PYTHON_DOWNLOADS": "never", "UV_LINK_MODE": "hardlink"}
+    process.run(command, env={**clean, **own})
+    wanted.unlink()
+    _protect(site)
     try:
         finish.finish(site, {name: list(patterns) for name, patterns in trim.items()})
     except ValueError as error:
         raise BuildError(str(error), "mend the spec and run `invoke lock`") from error
+
+
+def _protect(site: Path) -> None:
+    """Nobody writes into a file by accident that other trees share; layers normalise modes anyway."""
+    for folder, _, names in os.walk(site):
+        for name in names:
+            path = Path(folder, name)
+            if not path.is_symlink():
+                path.chmod(0o555 if path.stat().st_mode & 0o111 else 0o444)
 
 
 def requirements(wheels: Sequence[LockedWheel]) -> str:
@@ -187,10 +188,15 @@ def requirements(wheels: Sequence[LockedWheel]) -> str:
     return "".join(f"{w.name}=={w.version} --hash=sha256:{w.sha256}\n" for w in wheels)
 
 
+def test_tree(lock: EnvLock) -> Path:
+    """Where the test tools of this lock lie, there or not."""
+    key = hashlib.sha256(msgspec.json.encode((RULES, lock.platform, lock.test))).hexdigest()
+    return trees_root() / f"test-{key}"
+
+
 def ensure_test_tree(lock: EnvLock, tree: Path, progress: Progress) -> Path:
     """pytest and its friends for that environment, in a folder of their own that is only ever mounted."""
-    key = hashlib.sha256(msgspec.json.encode((RULES, lock.platform, lock.test))).hexdigest()
-    folder = trees_root() / f"test-{key}"
+    folder = test_tree(lock)
     if folder.exists():
         return folder
     with building(f"test-{lock.name}", progress):
@@ -199,7 +205,7 @@ def ensure_test_tree(lock: EnvLock, tree: Path, progress: Progress) -> Path:
             try:
                 site = staging / "site"
                 site.mkdir(parents=True)
-                install(lock.test, tree / "bin" / "python3", site, {}, progress, label="test tools")
+                install(lock.test, site, {}, progress, target=uv_target(lock, tree), label="test tools")
                 site.rename(folder)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)

@@ -8,23 +8,12 @@ from envs.cli import print_json
 from envs.display import Terminal, mib, print_rows
 
 
-def build_environment(env: str, engine: str, context: str, as_json: bool) -> int:
-    """Build, or write a context for plain `docker build`."""
-    from envs.build import build, image_plan
+def build_environment(env: str, engine: str, as_json: bool) -> int:
+    """Build into the engine."""
+    from envs.build import build
     from envs.engines.choose import choose
 
     terminal = Terminal()
-    if context:
-        from envs.image_context import write_context
-        from envs.lock import read_lock
-        from envs.sources import uv
-        from envs.tree import ensure_tree
-
-        locked = read_lock(env)
-        tree = ensure_tree(locked, terminal)
-        write_context(locked, image_plan(locked, tree, terminal), tree, uv(), Path(context))
-        terminal.say(f"wrote {context}: DOCKER_BUILDKIT=1 docker build -t edgekiln/{env}:docker {context}")
-        return 0
     chosen = choose(engine)
     terminal.say(chosen.why)
     built = build(env, chosen, terminal)
@@ -45,6 +34,51 @@ def build_environment(env: str, engine: str, context: str, as_json: bool) -> int
             [(key, mib(value) if key.endswith("bytes") else str(value or "-")) for key, value in facts.items()],
             ("", ""),
         )
+    return 0
+
+
+def write_context(env: str, folder: str) -> int:
+    """The same image as a context for plain `docker build`."""
+    from envs import image_context
+    from envs.build import image_plan
+    from envs.lock import read_lock
+    from envs.sources import uv
+    from envs.tree import ensure_tree
+
+    terminal = Terminal()
+    locked = read_lock(env)
+    tree = ensure_tree(locked, terminal)
+    image_context.write_context(locked, image_plan(locked, tree, terminal), tree, uv(), Path(folder))
+    terminal.say(f"wrote {folder}: DOCKER_BUILDKIT=1 docker build -t edgekiln/{env}:docker {folder}")
+    return 0
+
+
+def write_image(env: str, platform: str, output: str, as_json: bool) -> int:
+    """The image as files, for any machine's platform; no engine is asked."""
+    from envs.build import image_plan
+    from envs.image_oci import parse_output, write_output
+    from envs.lock import read_lock
+    from envs.tree import ensure_tree
+
+    terminal = Terminal()
+    target = parse_output(output)
+    locked = read_lock(env, platform)
+    plan = image_plan(locked, ensure_tree(locked, terminal), terminal)
+    write_output(plan, target, terminal)
+    facts = {
+        "env": env,
+        "platform": plan.platform,
+        "lock_digest": plan.lock_digest,
+        "image_id": plan.image_id,
+        "manifest_digest": plan.manifest_digest,
+        "layers": [{"name": layer.name, "digest": layer.diff_id, "bytes": layer.bytes} for layer in plan.layers],
+        "output": output,
+    }
+    if as_json:
+        print_json(facts)
+    else:
+        print_rows([(key, str(value)) for key, value in facts.items() if key != "layers"], ("", ""))
+        print_rows([(one.name, str(one.diff_id), mib(one.bytes)) for one in plan.layers], ("LAYER", "DIGEST", "SIZE"))
     return 0
 
 

@@ -167,30 +167,62 @@ def test_an_interpreter_archive_can_not_leave_its_folder(tmp_path: Path, name: s
     assert not (tmp_path / "out").exists()
 
 
-def test_a_standalone_archive_becomes_a_tree(small: EnvLock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real releases can't be reached from every machine: an archive of the same layout is made here."""
+def standalone(folder: Path, executable: bytes | None = None) -> LockedInterpreter:
+    """The installed CPython in an archive of python-build-standalone's layout, served from `folder`.
+
+    The real releases can't be reached from every machine.
+    """
     own = interpreter.installed("3.10")[0]
-    archive = tmp_path / "20240101" / "cpython-x.tar.gz"
+    archive = folder / "20240101" / "cpython-x.tar.gz"
     archive.parent.mkdir()
 
     def without_tests(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
         return None if {"site-packages", "test", "tests"} & set(Path(member.name).parts) else member
 
     with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
-        tar.add(own.executable, "python/bin/python3.10")
+        content = Path(own.executable).read_bytes() if executable is None else executable
+        program = tarfile.TarInfo("python/bin/python3.10")
+        program.size, program.mode = len(content), 0o755
+        tar.addfile(program, io.BytesIO(content))
         tar.add(own.stdlib, "python/lib/python3.10", filter=without_tests)
         if own.library:
             tar.add(own.library, f"python/lib/{Path(own.library).name}")
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    monkeypatch.setenv("EDGEKILN_INTERPRETER_URL", tmp_path.as_uri())
-    standalone = LockedInterpreter(
+    return LockedInterpreter(
         source="python-build-standalone", version=own.version, file="20240101/cpython-x.tar.gz", sha256=digest
     )
-    made = tree.ensure_tree(msgspec.structs.replace(small, interpreter=(standalone,)), Silent())
+
+
+def test_a_standalone_archive_becomes_a_tree(small: EnvLock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEKILN_INTERPRETER_URL", tmp_path.as_uri())
+    made = tree.ensure_tree(msgspec.structs.replace(small, interpreter=(standalone(tmp_path),)), Silent())
     assert tree.read_record(made).interpreter.source == "python-build-standalone"
     subprocess.run([made / "bin/python3", "-c", "import ssl, small"], env={}, check=True)
 
 
-def test_a_lock_for_another_machine_is_refused(small: EnvLock) -> None:
-    with pytest.raises(BuildError, match=r"is for linux/s390x, this machine is linux/"):
-        tree.ensure_tree(msgspec.structs.replace(small, platform="linux/s390x"), Silent())
+def test_a_tree_for_another_machine_is_made_without_running_it(
+    small: EnvLock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = bytearray(Path(interpreter.installed("3.10")[0].executable).read_bytes())
+    program[18:20] = (183).to_bytes(2, "little")  # e_machine: EM_AARCH64
+    monkeypatch.setenv("EDGEKILN_INTERPRETER_URL", tmp_path.as_uri())
+    foreign = msgspec.structs.replace(
+        small, platform="linux/arm64", interpreter=(standalone(tmp_path, bytes(program)),)
+    )
+    made = tree.ensure_tree(foreign, Silent())
+    assert (site(foreign, made) / "small" / "__init__.py").exists()
+    with pytest.raises(OSError, match="Exec format error"):
+        subprocess.run([made / "bin/python3", "-c", ""], check=True)
+
+
+def test_locks_that_share_packages_share_their_files(small: EnvLock, tmp_path: Path) -> None:
+    first = site(small, tree.ensure_tree(small, Silent()))
+    other = msgspec.structs.replace(small, omit=("nothing",))  # another key, the same packages
+    second = site(other, tree.ensure_tree(other, Silent()))
+    assert first != second
+    assert (first / "small/__init__.py").samefile(second / "small/__init__.py")
+
+
+def test_a_lock_for_another_machine_is_not_used_here(small: EnvLock) -> None:
+    with pytest.raises(BuildError, match=r"is for linux/s390x, this machine is linux/.*--output oci:DIR"):
+        tree.refuse_foreign(msgspec.structs.replace(small, platform="linux/s390x"))
