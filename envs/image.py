@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from envs.engines.base import DRIFT_LABEL, ENV_LABEL, LOCK_LABEL, PROJECT_LABEL, ROOT_UID
+from envs.engines.base import DRIFT_LABEL, ENV_LABEL, LOCK_LABEL, PART_LABEL, PROJECT_LABEL, ROOT_UID
 from envs.errors import BuildError
 from envs.image_base import BaseImage
 from envs.image_tar import Entry, tar_end, tar_header, tar_padding
@@ -34,6 +34,14 @@ CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 
 
+class Pulled(msgspec.Struct, frozen=True):
+    """What a registry's image brings along, to be kept byte for byte."""
+
+    config: bytes
+    manifest: bytes
+    tags: tuple[str, ...]
+
+
 class ImagePlan(msgspec.Struct, frozen=True):
     """An image that can be made: everything about it but the bytes of its layers."""
 
@@ -44,10 +52,13 @@ class ImagePlan(msgspec.Struct, frozen=True):
     description: str
     layers: tuple[Layer, ...]
     drift: tuple[str, ...] = ()  # as in EnvLock
+    pulled: Pulled | None = None  # made elsewhere: nothing of it follows from the other fields
 
     @property
-    def tags(self) -> tuple[str, str]:
+    def tags(self) -> tuple[str, ...]:
         """`latest`, and one that stays with this lock."""
+        if self.pulled is not None:
+            return self.pulled.tags
         repository = f"edgekiln/{self.name}"
         return f"{repository}:latest", f"{repository}:{short_digest(self.lock_digest)}"
 
@@ -63,6 +74,8 @@ class ImagePlan(msgspec.Struct, frozen=True):
 
     def config(self) -> bytes:
         """The image configuration, as Docker and OCI have it in common."""
+        if self.pulled is not None:
+            return self.pulled.config
         if not self.is_known:
             raise BuildError(f"image {self.name}: a layer's digest is not known before it was written once")
         created = _rfc3339(self.epoch)
@@ -88,6 +101,8 @@ class ImagePlan(msgspec.Struct, frozen=True):
 
     def manifest(self) -> bytes:
         """The OCI image manifest. Layers are plain tars: a compressor's bytes move with its version, these can't."""
+        if self.pulled is not None:
+            return self.pulled.manifest
         config = self.config()
         document = {
             "schemaVersion": 2,
@@ -127,22 +142,44 @@ class ImagePlan(msgspec.Struct, frozen=True):
         return sum(layer.bytes for layer in self.layers[skip:])
 
     def archive(self, skip: int = 0) -> Iterator[bytes]:
-        """The image in `docker save` form, without its first `skip` layers, which the engine has already.
+        """The image in `docker save` form, without its first `skip` layers, which the engine has already."""
+        yield from self.archive_layers(skip, len(self.layers))
+        yield from self.archive_end(self.config(), len(self.layers), self.tags)
 
-        Layers come first and the configuration last: their digests may become known only as they go by.
+    def archive_layers(self, start: int, stop: int) -> Iterator[bytes]:
+        """The first part of an archive. Layers come before the configuration: their digests may become known only
+        as they go by.
         """
-        names = [f"{place:02d}-{layer.name}/layer.tar" for place, layer in enumerate(self.layers)]
-        for name, layer in list(zip(names, self.layers, strict=True))[skip:]:
-            yield tar_header(Entry(name, "file", 0o644, layer.bytes), self.epoch)
+        for place, layer in list(enumerate(self.layers))[start:stop]:
+            yield tar_header(Entry(_member(place, layer), "file", 0o644, layer.bytes), self.epoch)
             yield from layer.stream()
             yield tar_padding(layer.bytes)
-        config = self.config()
+
+    def archive_end(self, config: bytes, stop: int, tags: tuple[str, ...]) -> Iterator[bytes]:
+        """The rest of an archive: what makes an image of the first `stop` layers."""
         config_name = f"{hashlib.sha256(config).hexdigest()}.json"
-        manifest = [{"Config": config_name, "RepoTags": list(self.tags), "Layers": names}]
+        layers = [_member(place, layer) for place, layer in enumerate(self.layers[:stop])]
+        manifest = [{"Config": config_name, "RepoTags": tags or None, "Layers": layers}]
         for name, content in ((config_name, config), ("manifest.json", msgspec.json.encode(manifest))):
             yield tar_header(Entry(name, "file", 0o644, len(content)), self.epoch)
             yield content + tar_padding(len(content))
         yield tar_end()
+
+    def config_of_first(self, stop: int) -> bytes:
+        """A nameless image of the first `stop` layers, by which an engine can be given an image in pieces."""
+        system, _, architecture = self.platform.partition("/")
+        diff_ids = [layer.diff_id for layer in self.layers[:stop]]
+        document = {
+            "architecture": architecture,
+            "os": system,
+            "config": {"Labels": {PART_LABEL: self.name}},
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        }
+        return msgspec.json.encode(document, order="deterministic")
+
+
+def _member(place: int, layer: Layer) -> str:
+    return f"{place:02d}-{layer.name}/layer.tar"
 
 
 def plan_image(lock: EnvLock, tree: Path, base: BaseImage) -> ImagePlan:

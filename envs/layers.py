@@ -30,6 +30,7 @@ IMAGE_ROOT = "opt/edgekiln"  # where the tree lies in the image
 MOUNT_POINTS = ("app", "data", "workspace")  # the root is read-only at run time, so they must be there
 BIG_BYTES = 8 << 20  # a distribution this big gets a layer of its own
 MOST_BIG = 80  # overlay file systems stack at most 127 layers
+PART_BYTES = 256 << 20  # a bigger layer is cut: engines and registries take several at a time
 NOT_IN_IMAGE = frozenset({".edgekiln", "__pycache__"})  # our record; what a run in place may have left
 
 
@@ -200,10 +201,24 @@ def split(tree: Path) -> tuple[Part, ...]:
         "packages": "the other Python packages",
     }
     return tuple(
-        Part(name, comments.get(name, f"the Python package {name}"), tuple(files))
-        for name, files in groups.items()
-        if files
+        Part(part, comments.get(name, f"the Python package {name}"), files)
+        for name, found in groups.items()
+        for part, files in _cut(name, found)
     )
+
+
+def _cut(name: str, files: list[Entry]) -> Iterator[tuple[str, tuple[Entry, ...]]]:
+    """NAME, NAME-2, ...: pieces in the order of paths, none above PART_BYTES but for a single file that is."""
+    pieces: list[list[Entry]] = []
+    left = 0
+    for entry in sorted(files, key=lambda entry: os.fsencode(entry.path)):
+        if not pieces or entry.size > left:
+            pieces.append([])
+            left = PART_BYTES
+        pieces[-1].append(entry)
+        left -= entry.size
+    for number, piece in enumerate(pieces, 1):
+        yield name if number == 1 else f"{name}-{number}", tuple(piece)
 
 
 def site_packages(tree: Path) -> Path:

@@ -14,6 +14,7 @@ State = Literal["created", "running", "stopped"]
 PROJECT_LABEL = "io.edgekiln.project"
 ENV_LABEL = "io.edgekiln.env"
 LOCK_LABEL = "io.edgekiln.lock-digest"
+PART_LABEL = "io.edgekiln.part-of"  # on what is in an engine only while an image is loaded
 DRIFT_LABEL = "io.edgekiln.drift"  # on an image that is not wholly its lock's, and how
 ROOT_UID = 10001  # who a caller that is root becomes inside a container
 

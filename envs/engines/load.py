@@ -13,7 +13,8 @@ from docker.errors import DockerException, ImageNotFound
 from docker.models.images import Image
 
 import docker
-from envs.engines.base import PROJECT_LABEL
+from envs.engines.base import PART_LABEL, PROJECT_LABEL
+from envs.engines.load_parts import load_pieces, piece_ends
 from envs.errors import EngineError
 from envs.image import ImagePlan, short_digest
 from envs.progress import Bar, Progress
@@ -31,11 +32,7 @@ def ensure_image(client: docker.DockerClient, plan: ImagePlan, progress: Progres
         if plan.is_known and (image := _find(client, plan.image_id)):
             _tag(image, plan)
             return plan.image_id
-        skip = _common_layers(client, plan)
-        refusal = _load(client, plan, skip, progress)
-        if refusal and skip and "no space left" not in refusal:
-            progress.say(f"the engine wants all layers of {plan.name} ({refusal})")
-            refusal = _load(client, plan, 0, progress)
+        refusal = _load_shared(client, plan, progress)
         if refusal:
             raise _refused(plan, refusal)
         image = _find(client, plan.image_id)
@@ -62,10 +59,27 @@ def _tag(image: Image, plan: ImagePlan) -> None:
         image.tag(repository, name)
 
 
+def _load_shared(client: docker.DockerClient, plan: ImagePlan, progress: Progress) -> str:
+    """Load what the engine lacks, in pieces; all of it in one where the engine wants that. What was refused, or ""."""
+    skip = _common_layers(client, plan)
+    whole = len(piece_ends(plan, skip)) == 1
+    try:
+        refusal = _load(client, plan, skip, progress, whole=whole)
+        if refusal and (skip or not whole) and "no space left" not in refusal:
+            progress.say(f"the engine wants all layers of {plan.name} at once ({refusal})")
+            refusal = _load(client, plan, 0, progress, whole=True)
+    finally:
+        with contextlib.suppress(DockerException, requests.RequestException):  # they cost no space, and go next time
+            for image in client.images.list(filters={"label": f"{PART_LABEL}={plan.name}"}):
+                client.images.remove(str(image.id))
+    return refusal
+
+
 def _common_layers(client: docker.DockerClient, plan: ImagePlan) -> int:
     """How many of the plan's first layers some image of ours begins with: engines share only a prefix."""
     best = 0
-    for image in client.images.list(filters={"label": PROJECT_LABEL}):
+    ours = client.images.list(filters={"label": PROJECT_LABEL})
+    for image in [*ours, *client.images.list(filters={"label": PART_LABEL})]:
         layers = image.attrs["RootFS"].get("Layers") or []
         pairs = zip(plan.layers, layers, strict=False)
         shared = itertools.takewhile(lambda pair: pair[0].diff_id == pair[1], pairs)
@@ -73,31 +87,32 @@ def _common_layers(client: docker.DockerClient, plan: ImagePlan) -> int:
     return best
 
 
-def _load(client: docker.DockerClient, plan: ImagePlan, skip: int, progress: Progress) -> str:
-    """Stream the archive into the engine; what it refused, or "" where it took everything."""
+def _load(client: docker.DockerClient, plan: ImagePlan, skip: int, progress: Progress, *, whole: bool) -> str:
+    """Stream the image into the engine; what it refused, or "" where it took everything."""
     size = plan.archive_size(skip)
     kept = f", {skip} of {len(plan.layers)} layers are there" if skip else ""
     progress.say(f"loading image {plan.name} into the engine: {size / _MIB:.0f} MiB{kept}")
-    with _no_timeout(client) as api:
-        answers = api.load_image(_counted(plan.archive(skip), progress.bar("sending", size)), quiet=False)
-        unpacking = _Unpacking(progress, size)
-        try:
-            for answer in answers:
-                if "error" in answer:
-                    return str(answer["error"]).strip()
-                unpacking.take(answer)
-        finally:
-            unpacking.close()
-    return ""
+    sending, unpacking = progress.bar("sending", size), _Unpacking(progress, size)
+    try:
+        with _no_timeout(client) as api:
+
+            def load(archive: Iterator[bytes]) -> str:
+                for answer in api.load_image(_counted(archive, sending), quiet=False):
+                    if "error" in answer:
+                        return str(answer["error"]).strip()
+                    unpacking.take(answer)
+                return ""
+
+            return load(plan.archive(skip)) if whole else load_pieces(plan, skip, load)
+    finally:
+        sending.close()
+        unpacking.close()
 
 
 def _counted(archive: Iterator[bytes], bar: Bar) -> Iterator[bytes]:
-    try:
-        for chunk in archive:
-            yield chunk
-            bar.advance(len(chunk))
-    finally:
-        bar.close()
+    for chunk in archive:
+        yield chunk
+        bar.advance(len(chunk))
 
 
 class _Unpacking:

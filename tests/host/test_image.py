@@ -13,6 +13,7 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import pytest
@@ -21,6 +22,8 @@ from image_trees import EPOCH, SITE, make_tree
 import docker
 from envs import layers, resolve
 from envs.build import base_of
+from envs.engines import load_parts
+from envs.engines.base import PART_LABEL
 from envs.engines.load import ensure_image
 from envs.errors import BuildError, EngineError, FetchError
 from envs.fetch import stored
@@ -178,6 +181,7 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.images: dict[str, list[str]] = {}
+        self.labels: dict[str, dict[str, str]] = {}
         self.refusals: list[str] = []  # what the next loads answer
         self.dies = False
         self.received: list[bytes] = []
@@ -204,7 +208,12 @@ class FakeEngine:
                         engine.inspect(found[1]) if known else {"message": "No such image"}, 200 if known else 404
                     )
                 else:
-                    self.answer([engine.inspect(image) for image in engine.images])
+                    label = json.loads(parse_qs(urlsplit(self.path).query)["filters"][0])["label"][0]
+                    self.answer([engine.inspect(image) for image in engine.images if engine.has(image, label)])
+
+            def do_DELETE(self) -> None:
+                del engine.images[self.path.split("/images/")[1].split("?")[0]]
+                self.answer([])
 
             def do_POST(self) -> None:
                 if "/tag?" in self.path:
@@ -236,8 +245,14 @@ class FakeEngine:
                 for info in tar
                 if re.fullmatch(r"\w{64}.json", info.name) and (file := tar.extractfile(info))
             )
-        self.images[f"sha256:{hashlib.sha256(config).hexdigest()}"] = json.loads(config)["rootfs"]["diff_ids"]
+        image = f"sha256:{hashlib.sha256(config).hexdigest()}"
+        self.images[image] = json.loads(config)["rootfs"]["diff_ids"]
+        self.labels[image] = json.loads(config)["config"]["Labels"]
         return {"stream": "Loaded image"}
+
+    def has(self, image: str, label: str) -> bool:
+        name, _, value = label.partition("=")
+        return name in self.labels[image] and value in ("", self.labels[image][name])
 
 
 @pytest.fixture
@@ -270,6 +285,52 @@ def test_an_engine_that_wants_all_layers_gets_them(engine: FakeEngine, tmp_path:
     assert image in engine.images
     assert any("wants all layers" in line for line in said.lines)
     assert len(engine.received) == 3
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load_parts, "PIECE_BYTES", 1_000)
+
+
+def test_a_large_image_goes_in_pieces_and_leaves_nothing_else(
+    engine: FakeEngine, tmp_path: Path, small_pieces: None
+) -> None:
+    plan = plan_of(make_tree(tmp_path / "t"))
+    image = ensure_image(engine.client, plan, Silent())
+    assert len(engine.received) == len(plan.layers)
+    assert list(engine.images) == [image]
+
+
+def test_each_piece_follows_the_one_before_it(engine: FakeEngine, tmp_path: Path, small_pieces: None) -> None:
+    seen: list[list[str]] = []
+    take = engine.take
+
+    def watched(body: bytes) -> dict[str, str]:
+        answer = take(body)
+        seen.append(list(engine.images.values())[-1])
+        return answer
+
+    engine.take = watched  # type: ignore[method-assign]
+    plan = plan_of(make_tree(tmp_path / "t"))
+    ensure_image(engine.client, plan, Silent())
+    assert seen == [[layer.diff_id for layer in plan.layers[:count]] for count in range(1, len(plan.layers) + 1)]
+
+
+def test_an_engine_that_takes_no_pieces_gets_the_whole(engine: FakeEngine, tmp_path: Path, small_pieces: None) -> None:
+    engine.refusals = ["unexpected archive"]
+    said = Said()
+    image = ensure_image(engine.client, plan_of(make_tree(tmp_path / "t")), said)
+    assert list(engine.images) == [image]
+    assert any("at once (unexpected archive)" in line for line in said.lines)
+
+
+def test_a_piece_that_can_not_be_read_ends_the_load(engine: FakeEngine, tmp_path: Path, small_pieces: None) -> None:
+    tree = make_tree(tmp_path / "t")
+    opened(plan_of(tree))
+    (tree / SITE / "torch" / "lib.so").write_bytes(b"9")
+    with pytest.raises(BuildError, match="layer torch"):
+        ensure_image(engine.client, plan_of(tree), Silent())
+    assert engine.images == {}
 
 
 def test_no_space_is_one_clear_line(engine: FakeEngine, tmp_path: Path) -> None:
@@ -309,13 +370,16 @@ def test_a_tree_that_changed_is_named_and_not_the_engine_blamed(engine: FakeEngi
 # --- loading, for real
 
 
-@pytest.fixture
-def real() -> Iterator[docker.DockerClient]:
+@pytest.fixture(params=[1_000, 1 << 20], ids=["in pieces", "whole"])
+def real(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[docker.DockerClient]:
+    monkeypatch.setattr(load_parts, "PIECE_BYTES", request.param)
     client = docker.from_env()
     yield client
     for tag in {tag for image in client.images.list("edgekiln/test-image") for tag in image.tags}:
         client.images.remove(tag, force=True)
+    left = client.images.list(filters={"label": f"{PART_LABEL}=test-image"})
     client.close()
+    assert not left
 
 
 @pytest.mark.engine
