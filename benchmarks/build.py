@@ -1,12 +1,16 @@
-"""Our build beside `docker build` of the same lock, in one run: python -m benchmarks.build [ENV].
+"""Our build beside `docker build` of the same lock, in one run: python -m benchmarks.build [ENV] [--classic].
 
 Each side starts without its own caches of packages and layers (ours: an empty EDGEKILN_CACHE; docker's: --no-cache
-and a pruned builder), then repeats with them. Both download from the same index. Prints seconds and ratios.
+and a pruned builder), then repeats with them, with nothing to do, and with one package at another version. Both
+download from the same index. --classic adds docker's old builder, which can't mount: it gets the certificates as a
+file in its context, and has no package cache. Prints seconds and ratios.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,12 +20,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+CHANGED = {"light": ("packaging", "24.1"), "sigmastar": ("packaging", "24.1")}
+COPIED = ("tasks.py", "envs", "docker", "pipelines", "pyproject.toml")
 
 
-def timed(command: Sequence[str], **variables: str) -> float:
+def timed(command: Sequence[str], cwd: Path = ROOT, **variables: str) -> float:
     """Seconds of a command that must succeed."""
     began = time.monotonic()
-    subprocess.run(command, cwd=ROOT, env={**os.environ, **variables}, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=cwd, env={**os.environ, **variables}, check=True, stdout=subprocess.DEVNULL)
     return time.monotonic() - began
 
 
@@ -45,29 +51,68 @@ def docker_build(context: Path, tag: str, *more: str) -> float:
     return timed([*words, str(context)], DOCKER_BUILDKIT="1")
 
 
-def main(env: str) -> None:
-    with tempfile.TemporaryDirectory(dir=ROOT / "runs") as folder:
-        cache = str(Path(folder, "cache"))
+def classic_build(context: Path, tag: str, *more: str) -> float:
+    """The builder before BuildKit: no mounts, so the certificates are copied into a stage that is thrown away."""
+    text = re.sub(r"--mount=\S+ *", "", (context / "Dockerfile").read_text())
+    text = text.replace("FROM base AS builder\n", "FROM base AS builder\nCOPY ca.pem /run/secrets/ca.pem\n")
+    (context / "Dockerfile.classic").write_text(text)
+    shutil.copyfile(os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"), context / "ca.pem")
+    words = ["docker", "build", "--quiet", "--tag", tag, "--file", str(context / "Dockerfile.classic"), *more]
+    return timed([*words, str(context)], DOCKER_BUILDKIT="0")
+
+
+def with_change(env: str, folder: Path, cache: str) -> Path:
+    """A copy of this checkout whose lock of `env` has one package at another version."""
+    for name in COPIED:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)  # type: ignore[operator]
+    package, version = CHANGED[env]
+    spec = folder / "envs" / "specs" / f"{env}.toml"
+    spec.write_text(spec.read_text().replace("[packages]\n", f'[packages]\n{package} = "{version}"\n'))
+    timed(invoke("lock", "--env", env, "--newest", "2026-11-01"), cwd=folder, EDGEKILN_CACHE=cache)
+    return folder
+
+
+def main(env: str, classic: bool) -> None:
+    rows: dict[str, list[float | None]] = {}
+    with tempfile.TemporaryDirectory(dir=ROOT / "runs") as work:
+        cache = str(Path(work, "cache"))
         build = invoke("build", "--env", env, "--engine", "docker")
         forget_image(f"edgekiln/{env}")
-        rows = {"cold": [timed(build, EDGEKILN_CACHE=cache)]}
+        rows["cold"] = [timed(build, EDGEKILN_CACHE=cache)]
         forget_image(f"edgekiln/{env}")
         shutil.rmtree(Path(cache, "trees"))
         rows["packages there"] = [timed(build, EDGEKILN_CACHE=cache)]
         rows["nothing to do"] = [timed(build, EDGEKILN_CACHE=cache)]
-        context = Path(folder, "context")
-        timed(invoke("build", "--env", env, "--context", str(context)), EDGEKILN_CACHE=cache)
+        (copy := Path(work, "changed")).mkdir()
+        changed = with_change(env, copy, cache)
+        rows["one package changed"] = [timed(build, cwd=changed, EDGEKILN_CACHE=cache)]
+
+        contexts = [Path(work, "context"), Path(work, "context-changed")]
+        for context, checkout in zip(contexts, (ROOT, changed), strict=True):
+            timed(invoke("build", "--env", env, "--context", str(context)), cwd=checkout, EDGEKILN_CACHE=cache)
         subprocess.run(["docker", "builder", "prune", "-af"], check=True, stdout=subprocess.DEVNULL)
-        tag = f"benchmark-{env}"
-        rows["cold"].append(docker_build(context, tag, "--no-cache"))
-        rows["packages there"].append(docker_build(context, tag, "--no-cache"))  # its cache mount keeps them
-        rows["nothing to do"].append(docker_build(context, tag))
-        forget_image(tag)
-    print(f"{'':<16}{'edgekiln s':>12}{'docker build s':>16}{'ratio':>8}")
-    for name, (ours, theirs) in rows.items():
-        print(f"{name:<16}{ours:>12.2f}{theirs:>16.2f}{ours / theirs:>8.2f}")
+        builders = [docker_build, classic_build] if classic else [docker_build]
+        for builder in builders:
+            tag = f"benchmark-{env}"
+            caching = builder is docker_build
+            rows["cold"].append(builder(contexts[0], tag, "--no-cache"))
+            rows["packages there"].append(builder(contexts[0], tag, "--no-cache") if caching else None)
+            rows["nothing to do"].append(builder(contexts[0], tag))
+            rows["one package changed"].append(builder(contexts[1], tag))
+            forget_image(tag)
+    names = [builder.__name__.replace("_", " ") for builder in builders]
+    print(f"{'seconds':<22}{'edgekiln':>12}" + "".join(f"{name:>16}{'ratio':>8}" for name in names))
+    for name, (ours, *theirs) in rows.items():
+        assert ours is not None
+        cells = (f"{one:>16.2f}{ours / one:>8.2f}" if one else f"{'-':>16}{'-':>8}" for one in theirs)
+        print(f"{name:<22}{ours:>12.2f}" + "".join(cells))
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("env", nargs="?", default="light")
+    parser.add_argument("--classic", action="store_true")
+    given = parser.parse_args()
     (ROOT / "runs").mkdir(exist_ok=True)
-    main(sys.argv[1] if len(sys.argv) > 1 else "light")
+    main(given.env, given.classic)
