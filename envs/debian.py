@@ -5,7 +5,9 @@ Only `main` of the suite itself: it moves at point releases, where -updates and 
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
+import email.utils
 import hashlib
 import lzma
 import re
@@ -37,6 +39,13 @@ class Relation(msgspec.Struct, frozen=True):
     version: str = ""
 
 
+class Resolved(msgspec.Struct, frozen=True):
+    """The packages, and when the archive published what they were chosen from (20260711T101637Z; "" if unsaid)."""
+
+    packages: tuple[LockedDeb, ...]
+    date: str
+
+
 class Package(msgspec.Struct, frozen=True):
     """One stanza of the package index: the fields that a closure needs."""
 
@@ -66,15 +75,15 @@ def resolve(
     architecture: str,
     packages: Sequence[str],
     get: Callable[[str], bytes],
-    keyring: Path = KEYRING,
-) -> tuple[LockedDeb, ...]:
+    keyring: Path | None = None,
+) -> Resolved:
     """The packages and all they depend on, as the suite has them now, sorted by name.
 
     SpecError for a name that the suite does not have, LockError where no choice satisfies every dependency,
     FetchError where what the mirror sends is not what the archive signed.
     """
     root = f"{mirror.rstrip('/')}/dists/{suite}"
-    release = verified_release(get(f"{root}/InRelease"), suite, keyring)
+    release = verified_release(get(f"{root}/InRelease"), suite, keyring or KEYRING)
     path = f"main/binary-{architecture}/Packages.xz"
     wanted = re.search(rf"^ ([0-9a-f]{{64}}) +\d+ {re.escape(path)}$", release, re.MULTILINE)
     if wanted is None:
@@ -85,7 +94,18 @@ def resolve(
             f"{path} of Debian {suite} is not the one its release file names",
             "the mirror may be in the middle of an update: try again in some minutes",
         )
-    return closure(Index(lzma.decompress(index).decode(), architecture), suite, packages)
+    chosen = closure(Index(lzma.decompress(index).decode(), architecture), suite, packages)
+    return Resolved(chosen, release_date(release))
+
+
+def release_date(release: str) -> str:
+    """The Date field of a release file as snapshot services write it."""
+    found = re.search(r"^Date: (.+)$", release, re.MULTILINE)
+    try:
+        when = email.utils.parsedate_to_datetime(found[1].replace("UTC", "+0000")) if found else None
+    except ValueError:
+        when = None
+    return "" if when is None else when.astimezone(dt.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
 
 
 def verified_release(signed: bytes, suite: str, keyring: Path = KEYRING) -> str:

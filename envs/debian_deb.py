@@ -15,6 +15,7 @@ from typing import IO, BinaryIO, Literal, cast
 import msgspec
 
 from envs.errors import BuildError
+from envs.files import Section
 
 _AGAIN = "remove it from the store and build again"
 
@@ -94,27 +95,9 @@ def _ar_member(file: BinaryIO, stem: str) -> tuple[str, BinaryIO]:
         if start + 60 + size > end:
             raise ValueError("truncated ar archive")
         if name.startswith(stem):
-            return name, io.BufferedReader(_Slice(file, start + 60, size), 1 << 16)
+            return name, io.BufferedReader(Section(file, start + 60, size), 1 << 16)
         start += 60 + size + size % 2
     raise ValueError(f"no {stem}")
-
-
-class _Slice(io.RawIOBase):
-    """A part of an open file as a file of its own."""
-
-    def __init__(self, file: BinaryIO, start: int, size: int) -> None:
-        self._file = file
-        self._left = size
-        file.seek(start)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
-        data = self._file.read(min(len(buffer), self._left))
-        buffer[: len(data)] = data
-        self._left -= len(data)
-        return len(data)
 
 
 def _decompressed(section: BinaryIO, name: str, deb: Path) -> IO[bytes]:

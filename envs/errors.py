@@ -64,6 +64,12 @@ class FetchError(EdgekilnError):
     code = "fetch-failed"
 
 
+class RegistryError(FetchError):
+    """A container registry that can't be reached, refuses, or serves other bytes than were asked for."""
+
+    code = "registry-failed"
+
+
 class BuildError(EdgekilnError):
     """An environment or image that could not be made here."""
 

@@ -31,12 +31,28 @@ class _RootFs(msgspec.Struct, frozen=True):
 
 class _Config(msgspec.Struct, frozen=True):
     rootfs: _RootFs
+    os: str = ""
+    architecture: str = ""
+
+
+class ArchiveImage(msgspec.Struct, frozen=True):
+    """The one image of an archive; its layers prove their digests as they are streamed."""
+
+    image_id: str  # what `docker load` yields
+    platform: str
+    layers: tuple[Layer, ...]
 
 
 def archive_base(archive: Path, sha256: str) -> BaseImage:
     """The layers of the archive's one image. BuildError where it is another file or holds no such image."""
     if sha256_file(archive) != sha256:
         raise BuildError(f"{archive.name}: not the archive that was named: its sha256 differs", "get it again")
+    image = read_archive(archive)
+    return BaseImage(image.layers, f"image {image.image_id.removeprefix('sha256:')[:12]}")
+
+
+def read_archive(archive: Path) -> ArchiveImage:
+    """What an archive holds. BuildError where it is no archive of one image."""
     try:
         with tarfile.open(archive, "r:") as tar:
             manifests = msgspec.json.decode(_file(tar, "manifest.json").read(), type=tuple[_Manifest, ...])
@@ -44,25 +60,30 @@ def archive_base(archive: Path, sha256: str) -> BaseImage:
                 raise BuildError(f"{archive.name}: holds {len(manifests)} images", "save one image alone")
             manifest = manifests[0]
             config = _file(tar, manifest.config).read()
-            diff_ids = msgspec.json.decode(config, type=_Config).rootfs.diff_ids
+            decoded = msgspec.json.decode(config, type=_Config)
+            diff_ids = decoded.rootfs.diff_ids
             sizes = [_file(tar, member).seek(0, io.SEEK_END) for member in manifest.layers]
     except (tarfile.TarError, msgspec.DecodeError, KeyError) as error:
         raise BuildError(
             f"{archive.name}: no image archive ({error})",
             "make it with `docker save -o FILE IMAGE`, uncompressed",
         ) from error
-    image = hashlib.sha256(config).hexdigest()[:12]
+    image = hashlib.sha256(config).hexdigest()
+    if len(diff_ids) != len(sizes):
+        raise BuildError(
+            f"{archive.name}: {len(sizes)} layers, but its configuration names {len(diff_ids)}", "get it again"
+        )
     layers = tuple(
         Layer(
             f"base-{place}",
-            f"layer {place} of image {image}",
+            f"layer {place} of image {image[:12]}",
             Known(diff_id, size),
             archive,
             functools.partial(_chunks, archive, name),
         )
         for place, (name, diff_id, size) in enumerate(zip(manifest.layers, diff_ids, sizes, strict=True), 1)
     )
-    return BaseImage(layers, f"image {image}")
+    return ArchiveImage(f"sha256:{image}", f"{decoded.os}/{decoded.architecture}", layers)
 
 
 def _file(tar: tarfile.TarFile, name: str) -> IO[bytes]:

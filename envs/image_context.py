@@ -27,6 +27,8 @@ def write_context(lock: EnvLock, plan: ImagePlan, tree: Path, uv: Path, folder: 
     """
     if folder.exists() and any(folder.iterdir()):
         raise BuildError(f"{folder}: not empty", "name a new folder for the build context")
+    if lock.installer == "conda":  # docker/Dockerfile installs wheels beside the interpreter, and nothing else
+        raise BuildError(f"{lock.name}: docker/Dockerfile can't install conda packages", "use `invoke build`")
     layers = {layer.name: layer for layer in plan.layers}
     if "base" not in layers:
         raise BuildError(f"image {lock.name}: docker/Dockerfile takes a base of one layer", "use `invoke build`")

@@ -19,9 +19,10 @@ import msgspec
 
 from envs import process, sources
 from envs.errors import BuildError, EdgekilnError
-from envs.fetch import Wanted, fetch
+from envs.fetch import Gone, Miss, Wanted, fetch, stored
 from envs.files import sha256_file
 from envs.lock import LockedInterpreter
+from envs.paths import cache_root
 from envs.progress import Progress
 
 PREFIX = "/opt/edgekiln"  # where the tree lies in an image
@@ -87,17 +88,34 @@ def installed(minor: str) -> list[Installed]:
     return sorted(found.values(), key=lambda one: [int(part) for part in one.version.split(".")], reverse=True)
 
 
+def standalone(locked: LockedInterpreter) -> Wanted:
+    """The archive of a python-build-standalone release."""
+    return Wanted(
+        locked.file.rsplit("/", 1)[-1],
+        locked.sha256,
+        0,
+        lambda: f"{sources.interpreter_url()}/{locked.file.replace('+', '%2B')}",
+        part="python",
+        elsewhere=lambda: sources.snapshot_urls(file=locked.file, sha256=locked.sha256, name="cpython"),
+    )
+
+
+def kept_tree(locked: LockedInterpreter) -> Path:
+    """Where a bundle leaves an installed interpreter's tree, as a tar; there or not."""
+    return cache_root() / "interpreters" / f"{locked.sha256}.tar"
+
+
+def is_here(locked: LockedInterpreter) -> bool:
+    """Whether it can be had without a network and without this machine's own CPython."""
+    if locked.source == "python-build-standalone":
+        return stored(locked.sha256, standalone(locked).name).exists()
+    return kept_tree(locked).exists()
+
+
 def obtain(locked: LockedInterpreter, target: Path, progress: Progress) -> None:
     """Make `target` that interpreter. An error says why this source can't give the locked bytes."""
     if locked.source == "python-build-standalone":
-        archive = f"{locked.file.rsplit('/', 1)[-1]}"
-        wanted = Wanted(
-            archive,
-            locked.sha256,
-            0,
-            lambda: f"{sources.interpreter_url()}/{locked.file.replace('+', '%2B')}",
-        )
-        (path,) = fetch([wanted], f"CPython {locked.version}", progress)
+        (path,) = fetch([standalone(locked)], f"CPython {locked.version}", progress)
         unpacked = target.with_name(target.name + ".unpacked")
         _unpack(path, unpacked)
         minor = locked.version.rpartition(".")[0]
@@ -111,6 +129,12 @@ def obtain(locked: LockedInterpreter, target: Path, progress: Progress) -> None:
         )
         shutil.rmtree(unpacked)
         return
+    if (kept := kept_tree(locked)).exists():
+        _unpack(kept, target)
+        if tree_sha256(target) == locked.sha256:
+            return
+        shutil.rmtree(target)
+        raise BuildError(f"{kept}: not the locked interpreter", "remove it and load the bundle again")
     minor = locked.version.rpartition(".")[0]
     here = installed(minor)
     if not (one := next((one for one in here if one.version == locked.version), None)):
@@ -128,19 +152,19 @@ def obtain(locked: LockedInterpreter, target: Path, progress: Progress) -> None:
 def first_of(
     choices: tuple[LockedInterpreter, ...], target: Path, progress: Progress
 ) -> tuple[LockedInterpreter, list[str]]:
-    """The first source that gives its locked bytes, and why those before it did not."""
+    """The first source that gives its locked bytes, and why those before it did not.
+
+    What a bundle or an earlier fetch has left here goes before what would have to be asked for. Gone where none does.
+    """
     tried: list[str] = []
-    for locked in choices:
+    for locked in sorted(choices, key=is_here, reverse=True):
         try:
             obtain(locked, target, progress)
         except EdgekilnError as error:
             tried.append(f"{locked.source}: {error.message}")
             continue
         return locked, tried
-    raise BuildError(
-        f"no source gives the locked interpreter: {'; '.join(tried)}",
-        "connect this machine, name a mirror (EDGEKILN_INTERPRETER_URL), or lock the one here with `invoke lock`",
-    )
+    raise Gone([Miss("the locked interpreter", "python", tuple(tried))])
 
 
 def carry_installed(one: Installed, target: Path) -> None:

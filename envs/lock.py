@@ -17,7 +17,8 @@ from envs import toml
 from envs.errors import LockError, SpecError
 from envs.files import write_atomic
 from envs.paths import LOCKS
-from envs.spec import load_spec, spec_path, spec_sha256
+from envs.platforms import MACHINES
+from envs.spec import EnvSpec, for_platform, load_spec, spec_parts, spec_path, spec_sha256
 
 LOCK_VERSION = 1
 
@@ -90,10 +91,10 @@ class LockedConda(Locked, frozen=True, kw_only=True):
 class LockedInterpreter(Locked, frozen=True, kw_only=True):
     """One source of CPython, tried in the lock's order.
 
-    `sha256` is of the archive (python-build-standalone) or of the relocated tree (installed).
+    `sha256` is of the archive (python-build-standalone), of the relocated tree (installed) or of the package (conda).
     """
 
-    source: Literal["python-build-standalone", "installed"]
+    source: Literal["python-build-standalone", "installed", "conda"]
     version: str
     sha256: str
     file: str = ""  # python-build-standalone: RELEASE/ARCHIVE
@@ -122,6 +123,7 @@ class LockedHubWeights(Locked, frozen=True, kw_only=True):
     name: str  # e.g. IMAGENET1K_V1
     file: str  # e.g. resnet18-f37072fd.pth
     sha256_prefix: str
+    sha256: str = ""  # of the whole file, where it was had when the lock was made
 
 
 class EnvLock(Locked, frozen=True, kw_only=True):
@@ -130,6 +132,7 @@ class EnvLock(Locked, frozen=True, kw_only=True):
     version: int
     name: str
     spec_sha256: str
+    spec_parts: dict[str, str] = {}  # part -> sha256 of what the spec says about it
     platform: str  # linux/amd64
     exclude_newer: str  # RFC 3339 day up to which packages were considered
     source_date_epoch: int
@@ -138,6 +141,7 @@ class EnvLock(Locked, frozen=True, kw_only=True):
     omit: tuple[str, ...]
     trim: dict[str, tuple[str, ...]]
     interpreter: tuple[LockedInterpreter, ...]
+    base_date: str = ""  # when the Debian archive published what the base was chosen from: 20260711T101637Z
     base: tuple[LockedDeb, ...] = ()
     base_archive: LockedArchive | None = None
     base_image: LockedImage | None = None
@@ -156,9 +160,22 @@ class EnvLock(Locked, frozen=True, kw_only=True):
         return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
-def lock_path(name: str) -> Path:
-    """Where the lock of that environment lies."""
-    return LOCKS / f"{name}.lock.toml"
+def lock_path(name: str, platform: str = "") -> Path:
+    """Where the lock of that environment lies: the spec's own platform ("") has the plain name."""
+    if platform in ("", load_spec(name).platform):
+        return LOCKS / f"{name}.lock.toml"
+    return LOCKS / f"{name}.{platform.replace('/', '-')}.lock.toml"
+
+
+def locked_platforms(name: str) -> list[str]:
+    """The platforms that the environment has a lock for, its own first."""
+    own = load_spec(name).platform
+    return [one for one in (own, *sorted(set(MACHINES) - {own})) if lock_path(name, one).exists()]
+
+
+def lock_command(name: str, platform: str = "") -> str:
+    """The command that makes that lock."""
+    return f"invoke lock --env {name}" + (f" --platform {platform}" if platform else "")
 
 
 def to_text(lock: EnvLock) -> str:
@@ -169,24 +186,50 @@ def to_text(lock: EnvLock) -> str:
 
 def write_lock(lock: EnvLock) -> Path:
     """Write it in place of the old one, whole or not at all."""
-    path = lock_path(lock.name)
+    path = lock_path(lock.name, lock.platform)
     write_atomic(path, to_text(lock).encode())
     return path
 
 
-def read_lock(name: str) -> EnvLock:
-    """Read and check the lock of an environment.
+def read_lock(name: str, platform: str = "") -> EnvLock:
+    """Read and check the lock of an environment, for the spec's own platform or another.
 
-    LockError where there is none, where it was edited by hand, or where the spec has moved on since.
+    LockError where there is none, where it was edited by hand, where a newer tool made it, or where the spec has
+    moved on since.
     """
     spec_path(name)
-    path = lock_path(name)
-    remedy = f"make it with `invoke lock --env {name}`"
+    spec = for_platform(load_spec(name), platform)
+    path = lock_path(name, platform)
+    command = lock_command(name, "" if path == lock_path(name) else platform)
+    remedy = f"make it with `{command}`" + ("" if spec.locked else " on a machine that reaches its sources")
     if not path.exists():
-        raise LockError(f"{toml.shown(path)}: the environment {name!r} has no lock", remedy)
+        where = f" for {platform}" if platform else ""
+        raise LockError(f"{toml.shown(path)}: the environment {name!r} has no lock{where}", remedy)
+    lock = read_lock_file(path, command)
+    if (lock.name, lock.platform) != (name, spec.platform):
+        raise LockError(f"{toml.shown(path)}: it is the lock of {lock.name} on {lock.platform}", remedy)
+    if lock.spec_sha256 != spec_sha256(spec):
+        raise LockError(f"{toml.shown(path)}: older than envs/specs/{name}.toml{_moved_on(lock, spec)}", remedy)
+    return lock
+
+
+def read_lock_file(path: Path, command: str = "") -> EnvLock:
+    """Read any lock file, whatever specs there are now. LockError as `read_lock`; `command` makes it again."""
+    remedy = f"make it with `{command}`" if command else "get it again"
+    if not path.exists():
+        raise LockError(f"{toml.shown(path)}: there is no such lock", remedy)
     try:
         tables = toml.parse_toml(path)
-        digest = tables.pop("digest", None)
+    except SpecError as error:
+        raise LockError(error.message, remedy) from error
+    version = tables.get("version")
+    if isinstance(version, int) and version > LOCK_VERSION:  # before its unknown keys are complained about
+        raise LockError(
+            f"{toml.shown(path)}: format {version} of a newer edgekiln, this one reads {LOCK_VERSION}",
+            "bring this checkout up to date",
+        )
+    digest = tables.pop("digest", None)
+    try:
         lock = toml.convert(tables, EnvLock, path)
     except SpecError as error:
         raise LockError(error.message, remedy) from error
@@ -194,6 +237,9 @@ def read_lock(name: str) -> EnvLock:
         raise LockError(f"{toml.shown(path)}: format {lock.version}, this tool reads {LOCK_VERSION}", remedy)
     if digest != lock.digest:
         raise LockError(f"{toml.shown(path)}: its content does not match its digest, it was edited", remedy)
-    if lock.spec_sha256 != spec_sha256(load_spec(name)):
-        raise LockError(f"{toml.shown(path)}: older than envs/specs/{name}.toml", remedy)
     return lock
+
+
+def _moved_on(lock: EnvLock, spec: EnvSpec) -> str:
+    parts = [part for part, said in spec_parts(spec).items() if lock.spec_parts.get(part, said) != said]
+    return f" ({', '.join(parts)})" if parts else ""

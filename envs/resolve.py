@@ -1,212 +1,122 @@
-"""`invoke lock`: a spec becomes a lock. The only place that resolves anything; a build never does."""
+"""`invoke lock`: a spec becomes a lock, whole or one part of it. Nothing else resolves; a build never does."""
 
 from __future__ import annotations
 
 import datetime as dt
-import fnmatch
-import hashlib
-import os
-import re
 import tempfile
-import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import msgspec
-from packaging.tags import Tag, compatible_tags, cpython_tags
-from packaging.utils import parse_wheel_filename
 
-from envs import debian, hubweights, interpreter, process, registry, sources
-from envs.errors import BuildError, LockError, SpecError
-from envs.fetch import fetch, get, keep, list_index, wheel
+from envs import debian, interpreter, sources
+from envs.conda.lock import python_pins, resolve_conda
+from envs.errors import LockError, SpecError, WrongUse
+from envs.fetch import get, keep
 from envs.files import sha256_file
-from envs.image_archive import archive_base
-from envs.lock import (
-    LOCK_VERSION,
-    EnvLock,
-    LockedArchive,
-    LockedData,
-    LockedDeb,
-    LockedFile,
-    LockedInterpreter,
-    LockedWheel,
-)
+from envs.image_archive import read_archive
+from envs.lock import LOCK_VERSION, EnvLock, LockedArchive, LockedConda, LockedInterpreter, LockedWheel
+from envs.platforms import GLIBC_MINOR, MACHINES, host_platform
 from envs.progress import Progress
-from envs.spec import DataSpec, EnvSpec, InterpreterSpec, spec_path, spec_sha256
-from envs.toml import parse_toml
+from envs.registry.base import resolve_image
+from envs.resolve_data import hub_weights, resolve_data
+from envs.resolve_python import resolve_wheels
+from envs.spec import PARTS, EnvSpec, InterpreterSpec, for_platform, spec_parts, spec_path, spec_sha256
 
-MACHINES = {"linux/amd64": ("x86_64", "amd64"), "linux/arm64": ("aarch64", "arm64")}
-GLIBC_MINOR = {"bookworm": 36, "trixie": 41}
+Fields = dict[str, Any]  # of EnvLock
 
 
-def make_lock(spec: EnvSpec, exclude_newer: dt.date, progress: Progress) -> EnvLock:
-    """Resolve every part of `spec` as of the end of that day. Errors name the part that has no solution."""
-    if spec.platform not in MACHINES:
-        raise SpecError(f"{spec.name}: platform {spec.platform!r} is not one of {', '.join(MACHINES)}")
-    if spec.base.suite not in GLIBC_MINOR:
-        raise SpecError(f"{spec.name}: suite {spec.base.suite!r} is not one of {', '.join(GLIBC_MINOR)}")
-    machine, architecture = MACHINES[spec.platform]
-    tags = wheel_tags(spec.python, machine, GLIBC_MINOR[spec.base.suite])
-    newest = f"{exclude_newer.isoformat()}T00:00:00Z"
+class _Job(msgspec.Struct, frozen=True):
+    """What every part is resolved by."""
 
-    progress.say(f"{spec.name}: resolving {len(spec.packages)} pinned packages as of {exclude_newer}")
-    resolved = _compile(spec.packages, {}, spec, machine, newest)
-    packages = _choose(resolved, tags, spec)
-    if strangers := sorted(set(spec.omit) - {p.name for p in packages}):
-        raise SpecError(f"envs/specs/{spec.name}.toml: omit names {strangers[0]!r}, which nothing asks for")
-    packages = tuple(p for p in packages if p.name not in spec.omit)
-    pins = {p.name: p.version for p in packages}
-    test = tuple(p for p in _choose(_compile(spec.test, pins, spec, machine, newest), tags, spec) if p.name not in pins)
-    archive = _archive(spec) if spec.base.archive else None
-    image = registry.resolve_image(spec.base.image, spec.platform, progress) if spec.base.image else None
-    base: tuple[LockedDeb, ...] = ()
-    if spec.base.packages:
-        progress.say(f"{spec.name}: base from Debian {spec.base.suite}")
-        mirror = sources.debian_mirror(spec.base.suite)
-        base = debian.resolve(mirror, spec.base.suite, architecture, spec.base.packages, get)
-    data = tuple(_data(one, tags, progress) for one in spec.data)
-    vision = next((p for p in packages if p.name == "torchvision"), None)
-    hub = hubweights.published(fetch([wheel(vision)], "torchvision", progress)[0]) if vision else ()
+    spec: EnvSpec  # for the lock's platform
+    is_own_platform: bool  # of the spec as it was written
+    day: dt.date
+    before: EnvLock | None
+    progress: Progress
+
+
+def make_lock(
+    spec: EnvSpec, day: dt.date, progress: Progress, *, platform: str = "", before: EnvLock | None = None
+) -> EnvLock:
+    """Resolve every part of `spec` as of the end of that day, for its own platform or another.
+
+    `before` gives what can't be known here: the hash of an interpreter that only another machine has installed, and
+    of weights that were downloaded once. Errors name the part that has no solution.
+    """
+    job = _job(spec, platform, day, before, progress)
+    fields: Fields = {}
+    for part in PARTS:
+        fields |= _part(part, job)
     return EnvLock(
         version=LOCK_VERSION,
         name=spec.name,
-        spec_sha256=spec_sha256(spec),
-        platform=spec.platform,
-        exclude_newer=newest,
-        source_date_epoch=int(dt.datetime.combine(exclude_newer, dt.time(), dt.timezone.utc).timestamp()),
-        python=_one_version(spec),
-        suite=spec.base.suite,
-        omit=tuple(sorted(spec.omit)),
-        trim={name: tuple(sorted(patterns)) for name, patterns in sorted(spec.trim.items())},
-        interpreter=tuple(_interpreter(one) for one in spec.interpreter),
-        base=base,
-        base_archive=archive,
-        base_image=image,
-        package=packages,
-        test=test,
-        data=data,
-        hub=hub,
+        spec_sha256=spec_sha256(job.spec),
+        spec_parts=spec_parts(job.spec),
+        platform=job.spec.platform,
+        source_date_epoch=int(dt.datetime.combine(day, dt.time(), dt.timezone.utc).timestamp()),
+        **fields,
     )
 
 
-def wheel_tags(python: str, machine: str, glibc_minor: int) -> list[Tag]:
-    """Tags that CPython `python` on glibc 2.`glibc_minor` takes, best first."""
-    major, minor = (int(part) for part in python.split("."))
-    platforms: list[str] = []
-    for level in range(glibc_minor, 4, -1):
-        platforms.append(f"manylinux_2_{level}_{machine}")
-        if legacy := {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}.get(level):
-            platforms.append(f"{legacy}_{machine}")
-    platforms.append(f"linux_{machine}")
-    tags = [*cpython_tags((major, minor), platforms=platforms)]
-    return [*tags, *compatible_tags((major, minor), f"cp{major}{minor}", platforms)]
+def refresh_lock(spec: EnvSpec, before: EnvLock, part: str, day: dt.date, progress: Progress) -> EnvLock:
+    """`before` with one part resolved again; every other part stays as it is.
 
-
-def _compile(
-    wanted: Mapping[str, str], pins: Mapping[str, str], spec: EnvSpec, machine: str, newest: str
-) -> list[dict[str, Any]]:
-    """uv's resolution as PEP 751 tables."""
-    if not wanted:
-        return []
-    with tempfile.TemporaryDirectory() as folder:
-        names = {"in": wanted, "constraints": pins}
-        for stem, versions in names.items():
-            text = "".join(f"{name}=={version}\n" for name, version in sorted(versions.items()))
-            Path(folder, f"{stem}.txt").write_text(text, "utf-8")
-        out = Path(folder, "pylock.toml")
-        command: list[str | Path] = [
-            sources.uv(),
-            "pip",
-            "compile",
-            f"{folder}/in.txt",
-            "--constraint",
-            f"{folder}/constraints.txt",
-        ]
-        command += [
-            "--quiet",
-            "--no-header",
-            "--generate-hashes",
-            "--only-binary",
-            ":all:",
-            "--format",
-            "pylock.toml",
-        ]
-        command += ["--default-index", sources.index_url(), "--exclude-newer", newest, "--output-file", out]
-        platform = f"{machine}-manylinux_2_{min(GLIBC_MINOR[spec.base.suite], 40)}"
-        command += ["--python-version", spec.python, "--python-platform", platform]
-        try:
-            process.run(command, env={**os.environ, "UV_PYTHON_DOWNLOADS": "never"})
-        except BuildError as error:
-            raise LockError(
-                f"envs/specs/{spec.name}.toml has no solution: {error.message}", "change its pins"
-            ) from error
-        packages: list[dict[str, Any]] = parse_toml(out).get("packages", [])
-        return packages
-
-
-def _choose(packages: Iterable[dict[str, Any]], tags: list[Tag], spec: EnvSpec) -> tuple[LockedWheel, ...]:
-    chosen = []
-    for package in packages:
-        listed = [(_file_name(w), w["hashes"]["sha256"], int(w.get("size", 0))) for w in package.get("wheels", [])]
-        best = best_wheel([name for name, _, _ in listed], tags)
-        if best is None:
-            raise LockError(
-                f"envs/specs/{spec.name}.toml: {package['name']} {package['version']} has no wheel that fits"
-            )
-        name, sha256, size = next(one for one in listed if one[0] == best)
-        chosen.append(
-            LockedWheel(name=package["name"], version=package["version"], file=name, sha256=sha256, bytes=size)
+    `day` counts for packages alone, since nothing else is chosen by it; the source date epoch stays, so that no other
+    layer changes. LockError where the spec has moved on in another part as well.
+    """
+    if part not in PARTS:
+        raise WrongUse(f"--only {part!r} is no part of a lock", f"it is one of {', '.join(PARTS)}")
+    job = _job(spec, before.platform, day, before, progress)
+    said = spec_parts(job.spec)
+    others = [other for other in PARTS if other != part and before.spec_parts.get(other) != said[other]]
+    if others and before.spec_parts:
+        raise LockError(
+            f"{spec.name} can't be refreshed in {part} alone: its spec has moved on in {' and '.join(others)} too",
+            f"lock it whole: `invoke lock --env {spec.name}`",
         )
-    return tuple(sorted(chosen, key=lambda w: w.name))
-
-
-def _file_name(entry: Mapping[str, Any]) -> str:
-    return str(entry.get("name") or unquote(entry["url"].split("#")[0].rsplit("/", 1)[-1]))
-
-
-def best_wheel(files: Iterable[str], tags: list[Tag]) -> str | None:
-    """The file whose best tag stands first in `tags`; the higher build number, then the name, breaks a tie."""
-    rank = {tag: place for place, tag in enumerate(tags)}
-    scored = []
-    for file in files:
-        _, _, build, its = parse_wheel_filename(file)
-        places = [rank[tag] for tag in its if tag in rank]
-        if places:
-            scored.append((min(places), [-int(build[0])] if build else [0], file))
-    return min(scored)[2] if scored else None
-
-
-def _data(spec: DataSpec, tags: list[Tag], progress: Progress) -> LockedData:
-    prefix = re.sub(r"[-_.]+", "_", spec.package).lower() + f"-{spec.version}-"
-    listed = {
-        file: entry
-        for file, entry in list_index(spec.package).items()
-        if file.endswith(".whl") and file.lower().startswith(prefix)
-    }
-    # data is the same in every wheel of a release: one that does not fit this Python will do
-    name = best_wheel(listed, tags) or next((f for f in sorted(listed) if "linux" in f or "-any" in f), None)
-    if name is None or not listed[name].sha256:
-        raise LockError(f"data {spec.collection}: the index has no hashed wheel of {spec.package} {spec.version}")
-    locked = LockedWheel(
-        name=spec.package,
-        version=spec.version,
-        file=name,
-        sha256=listed[name].sha256,
-        bytes=listed[name].bytes,
+    if others and before.spec_sha256 != spec_sha256(job.spec):
+        raise LockError(
+            f"{spec.name} can't be refreshed in {part} alone: its lock is older than its spec and does not say in what",
+            f"lock it whole: `invoke lock --env {spec.name}`",
+        )
+    return msgspec.structs.replace(
+        before, spec_sha256=spec_sha256(job.spec), spec_parts=said, drift=(), **_part(part, job)
     )
-    (path,) = fetch([wheel(locked)], spec.package, progress)
-    files = []
-    with zipfile.ZipFile(path) as archive:
-        for pattern in spec.files:
-            hits = sorted(i.filename for i in archive.infolist() if fnmatch.fnmatchcase(i.filename, pattern))
-            if not hits:
-                raise SpecError(f"data {spec.collection}: {pattern!r} matches no file of {name}")
-            for hit in hits:
-                content = archive.read(hit)
-                files.append(LockedFile(path=hit, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content)))
-    return LockedData(collection=spec.collection, wheel=locked, files=tuple(files))
+
+
+def _job(spec: EnvSpec, platform: str, day: dt.date, before: EnvLock | None, progress: Progress) -> _Job:
+    if spec.base.suite not in GLIBC_MINOR:
+        raise SpecError(f"{spec.name}: suite {spec.base.suite!r} is not one of {', '.join(GLIBC_MINOR)}")
+    its = for_platform(spec, platform)
+    return _Job(its, its.platform == spec.platform, day, before, progress)
+
+
+def _part(part: str, job: _Job) -> Fields:
+    match part:
+        case "base":
+            return _base(job)
+        case "python":
+            return _python(job)
+        case "packages":
+            return _packages(job)
+    return {"data": tuple(resolve_data(one, job.spec, job.progress) for one in job.spec.data)}
+
+
+def _base(job: _Job) -> Fields:
+    spec = job.spec
+    fields: Fields = {"suite": spec.base.suite, "base_archive": None, "base_image": None, "base": (), "base_date": ""}
+    if spec.base.archive:
+        fields["base_archive"] = _archive(spec)
+    elif spec.base.image:
+        fields["base_image"] = resolve_image(spec.base.image, spec.platform, job.progress)
+    else:
+        job.progress.say(f"{spec.name}: base from Debian {spec.base.suite}")
+        mirror, architecture = sources.debian_mirror(spec.base.suite), MACHINES[spec.platform][1]
+        found = debian.resolve(mirror, spec.base.suite, architecture, spec.base.packages, get)
+        fields |= {"base": found.packages, "base_date": found.date}
+    return fields
 
 
 def _archive(spec: EnvSpec) -> LockedArchive:
@@ -214,45 +124,93 @@ def _archive(spec: EnvSpec) -> LockedArchive:
     path = spec_path(spec.name).parent / spec.base.archive
     if not path.is_file():
         raise SpecError(f"envs/specs/{spec.name}.toml: base.archive {spec.base.archive!r} is not there")
+    image = read_archive(path)
+    if image.platform != spec.platform:
+        raise SpecError(f"{path.name}: an image for {image.platform}, not for {spec.platform}", "name another archive")
+    for layer in image.layers:
+        for _ in layer.stream():  # raises where a layer is not what the configuration says
+            pass
     sha256 = sha256_file(path)
-    archive_base(path, sha256)  # says so now if it is no image archive
     keep(path, sha256)
-    return LockedArchive(file=path.name, sha256=sha256, bytes=path.stat().st_size)
+    return LockedArchive(
+        file=path.name,
+        sha256=sha256,
+        bytes=path.stat().st_size,
+        image_id=image.image_id,
+        diff_ids=tuple(str(layer.diff_id) for layer in image.layers),
+    )
 
 
-def _one_version(spec: EnvSpec) -> str:
-    versions = {one.version for one in spec.interpreter}
+def _packages(job: _Job) -> Fields:
+    spec, newest = job.spec, f"{job.day.isoformat()}T00:00:00Z"
+    job.progress.say(f"{spec.name}: resolving {len(spec.packages)} pinned packages as of {job.day}, {spec.platform}")
+    solved = resolve_conda(spec, job.day, job.progress) if spec.installer == "conda" else None
+    resolved = solved.wheels if solved else resolve_wheels(spec.packages, {}, spec, newest)
+    conda = solved.conda if solved else ()
+    names = {one.name for one in resolved} | {one.name for one in conda}
+    # what is left out and trimmed is written for the spec's own platform: another may not ask for it at all
+    if job.is_own_platform and (strangers := sorted(set(spec.omit) - names)):
+        raise SpecError(f"envs/specs/{spec.name}.toml: omit names {strangers[0]!r}, which nothing asks for")
+    trim = {name: patterns for name, patterns in sorted(spec.trim.items()) if job.is_own_platform or name in names}
+    packages = tuple(one for one in resolved if one.name not in spec.omit)
+    conda = tuple(one for one in conda if one.name not in spec.omit)
+    _check_hashes((*conda, *packages), spec)
+    pins = {**python_pins(conda), **{one.name: one.version for one in packages}}
+    test = tuple(one for one in resolve_wheels(spec.test, pins, spec, newest) if one.name not in pins)
+    return {
+        "exclude_newer": newest,
+        "installer": spec.installer,
+        "omit": tuple(sorted(names & set(spec.omit))),
+        "trim": {name: tuple(sorted(patterns)) for name, patterns in trim.items()},
+        **({"conda": conda, "python": solved.python} if solved else {}),
+        "package": packages,
+        "test": test,
+        "hub": hub_weights(packages, job.before.hub if job.before else (), job.progress),
+    }
+
+
+def _check_hashes(packages: Iterable[LockedConda | LockedWheel], spec: EnvSpec) -> None:
+    for one in packages:
+        if (allowed := spec.hashes.get(one.name)) and one.sha256 not in allowed:
+            raise LockError(
+                f"{one.file}: sha256 is {one.sha256}, none of the {len(allowed)} that [hashes] of the spec allow",
+                f"find out why, or take {one.name} out of [hashes] in envs/specs/{spec.name}.toml",
+            )
+
+
+def _python(job: _Job) -> Fields:
+    if job.spec.installer == "conda":  # one of its packages
+        return {"interpreter": ()}
+    versions = {one.version for one in job.spec.interpreter}
     if len(versions) != 1:
         raise SpecError(
-            f"envs/specs/{spec.name}.toml: the [[interpreter]] sources name {len(versions)} versions, not one"
+            f"envs/specs/{job.spec.name}.toml: the [[interpreter]] sources for {job.spec.platform} "
+            f"name {len(versions)} versions, not one"
         )
-    return versions.pop()
+    found = [_interpreter(one, job) for one in job.spec.interpreter]
+    return {"python": versions.pop(), "interpreter": tuple(one for one in found if one)}
 
 
-def _interpreter(spec: InterpreterSpec) -> LockedInterpreter:
-    if spec.source == "python-build-standalone":
-        return LockedInterpreter(source=spec.source, version=spec.version, file=spec.file, sha256=spec.sha256)
-    minor = spec.version.rpartition(".")[0]
-    one = next((one for one in interpreter.installed(minor) if one.version == spec.version), None)
-    if one is None:
-        raise LockError(f"CPython {spec.version} is not installed here", "install it, or take that [[interpreter]] out")
+def _interpreter(one: InterpreterSpec, job: _Job) -> LockedInterpreter | None:
+    """None for an installed one of another kind of machine, whose bytes no lock has told yet."""
+    if one.source == "python-build-standalone":
+        return LockedInterpreter(source=one.source, version=one.version, file=one.file, sha256=one.sha256)
+    if job.spec.platform != host_platform():
+        old = job.before.interpreter if job.before else ()
+        kept = next((it for it in old if (it.source, it.version) == (one.source, one.version)), None)
+        how = "stays as it was locked" if kept else "is left out"
+        job.progress.say(f"the installed CPython of {job.spec.platform} {how}: this machine is {host_platform()}")
+        return kept
+    here = interpreter.installed(one.version.rpartition(".")[0])
+    found = next((it for it in here if it.version == one.version), None)
+    if found is None:
+        raise LockError(f"CPython {one.version} is not installed here", "install it, or take that [[interpreter]] out")
+    return locked_install(found)
+
+
+def locked_install(one: interpreter.Installed) -> LockedInterpreter:
+    """The lock's entry of an installed CPython, by the tree that it makes."""
     with tempfile.TemporaryDirectory() as folder:
-        interpreter.carry_installed(one, Path(folder, "tree"))
-        return LockedInterpreter(
-            source="installed", version=spec.version, sha256=interpreter.tree_sha256(Path(folder, "tree"))
-        )
-
-
-def describe(old: EnvLock | None, new: EnvLock) -> list[str]:
-    """What moved between two locks, a line each."""
-    if old is None:
-        return ["new lock"]
-    lines = []
-    for part in ("interpreter", "base", "package", "test"):
-        before = {getattr(one, "name", part): one.version for one in getattr(old, part)}
-        after = {getattr(one, "name", part): one.version for one in getattr(new, part)}
-        for name in sorted(before.keys() | after.keys()):
-            if before.get(name) != after.get(name):
-                lines.append(f"{part}: {name} {before.get(name, 'absent')} -> {after.get(name, 'absent')}")
-    same = msgspec.structs.replace(old, spec_sha256=new.spec_sha256) == new
-    return lines or (["nothing moved"] if same else ["hashes, data or settings moved; no version did"])
+        tree = Path(folder, "tree")
+        interpreter.carry_installed(one, tree)
+        return LockedInterpreter(source="installed", version=one.version, sha256=interpreter.tree_sha256(tree))

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import msgspec
 
-from envs.build import Built, build
+from envs.build import Built
 from envs.contract import STAGES, Event, ExportOptions, RunReport, RunRequest, encode
-from envs.data import PACKAGED_WEIGHTS, TORCHVISION, choose_weights, ensure_data, pictures
+from envs.data import PACKAGED_WEIGHTS, TORCHVISION, choose_weights, pictures
+from envs.drift import environment
 from envs.engines.base import Engine, Mount, Task
 from envs.engines.choose import choose
 from envs.errors import EngineError, WrongUse
@@ -34,6 +35,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     weights: str
     sparsity: str
     use_cache: bool
+    allow_drift: bool = False
 
 
 def standard_mounts(data: Path) -> list[Mount]:
@@ -67,8 +69,9 @@ def run_model(options: RunOptions, progress: Progress, on_event: Callable[[Event
     chosen = choose(options.engine)
     progress.say(chosen.why)
     spec = load_spec(options.env)
-    built = build(options.env, chosen, progress)
-    data = ensure_data(built.lock, progress)
+    built, data = environment(options.env, chosen, progress, allow_drift=options.allow_drift)
+    for line in built.lock.drift:
+        progress.say(f"drifted from the lock: {line}")
     model = module.stem if module and module.is_file() else module.name if module else options.model
     run_id, folder = new_run(model)
     request = RunRequest(
@@ -87,6 +90,7 @@ def run_model(options: RunOptions, progress: Progress, on_event: Callable[[Event
         ),
         sparsity=options.sparsity,
         use_cache=options.use_cache,
+        drift=built.lock.drift,
     )
     write_atomic(folder / "request.json", encode(request))
     weights = f"{request.weights.kind}" + (f" ({request.weights.note})" if request.weights.note else "")
@@ -182,10 +186,11 @@ def _read_report(folder: Path, request: RunRequest) -> RunReport:
         report = msgspec.json.decode(path.read_bytes(), type=RunReport)
     except msgspec.DecodeError as error:
         raise EngineError(f"{path}: not a report: {error}", "keep it and report this as a fault of the tool") from error
-    if (report.run_id, report.lock_digest, report.pipeline_digest) != (
+    if (report.run_id, report.lock_digest, report.pipeline_digest, report.drift) != (
         request.run_id,
         request.lock_digest,
         request.pipeline_digest,
+        request.drift,
     ):
         raise EngineError(f"{path}: it belongs to another request", "run again")
     if {stage.name for stage in report.stages} != set(STAGES):

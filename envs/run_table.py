@@ -18,7 +18,7 @@ def print_report(report: RunReport) -> None:
     """Compare, say what must be equal and how equal it is, and where the files are."""
     facts = facts_of(report)
     weights = report.weights.kind + (f" ({report.weights.note})" if report.weights.note else "")
-    print_title(f"{report.model}, weights: {weights}")
+    print_title(f"{report.model}, weights: {weights}{', drifted' if report.drift else ''}")
     print_rows(_network_rows(facts), ("", "original", "sparse"))
     print_rows(_check_rows(facts, report), ("", ""))
 
@@ -53,8 +53,10 @@ def _check_rows(facts: dict[str, Fact], report: RunReport) -> list[tuple[str, st
         ("  max difference", number(facts.get("sparse_max_abs_diff"))),
     ]
     rows += [(f"{stage.name} {stage.status}", stage.reason) for stage in report.stages if stage.status != "ok"]
+    rows += [("drifted from the lock" if not place else "", line) for place, line in enumerate(report.drift)]
     folder = runs_root() / report.run_folder
     rows.append(("files", str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)))
     failed = [stage.name for stage in report.stages if stage.status == "failed"]
-    rows.append(("result", f"failed: {', '.join(failed)}" if failed else "ok"))
+    result = f"failed: {', '.join(failed)}" if failed else "ok"
+    rows.append(("result", f"{result}, drifted ({len(report.drift)} replaced)" if report.drift else result))
     return rows

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from envs import process, toml
-from envs.errors import FetchError
+from envs.errors import FetchError, WrongUse
 
 VARIABLES = {
     "index": "EDGEKILN_INDEX_URL",
@@ -24,6 +24,10 @@ VARIABLES = {
     "interpreter": "EDGEKILN_INTERPRETER_URL",
     "hub": "EDGEKILN_HUB_URL",
     "registry": "EDGEKILN_REGISTRY_URL",
+    "conda": "EDGEKILN_CONDA_URL",
+    "store": "EDGEKILN_STORE",
+    "bundle": "EDGEKILN_BUNDLE",
+    "snapshot": "EDGEKILN_SNAPSHOT_URL",
 }
 PUBLISHED = {
     "interpreter": "https://github.com/astral-sh/python-build-standalone/releases/download",
@@ -39,6 +43,10 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     interpreter: str = ""
     hub: str = ""
     registry: str = ""
+    conda: str = ""  # a URL below which the channels lie, or one with {channel} in it
+    store: str = ""  # a folder, not a URL
+    bundle: str = ""  # files, separated as in PATH
+    snapshot: str = ""  # patterns, separated by spaces
 
 
 def config_path() -> Path:
@@ -110,9 +118,50 @@ def interpreter_url() -> str:
     return _configured("interpreter") or PUBLISHED["interpreter"]
 
 
+def conda_base() -> str:
+    """Where conda's channels lie, if this tool is told; envs/conda/channels.py also asks conda's own configuration."""
+    return _configured("conda")
+
+
 def hub_url() -> str:
     """Where the framework publishes its weights."""
     return _configured("hub") or PUBLISHED["hub"]
+
+
+def shared_store() -> Path | None:
+    """A store of others on this machine, only read: a folder laid out as our own `store/`; None where none is named."""
+    return Path(named).expanduser() if (named := _configured("store")) else None
+
+
+def bundles() -> list[Path]:
+    """Bundles that are looked into before any network is asked; WrongUse for one that is not there."""
+    named = [Path(one).expanduser() for one in _configured("bundle").split(os.pathsep) if one]
+    for path in named:
+        if not path.is_file():
+            raise WrongUse(f"{path}: no bundle is there", f"correct {VARIABLES['bundle']}")
+    return named
+
+
+PLACEHOLDERS = ("file", "suite", "date", "sha256", "name")
+
+
+def snapshot_urls(**known: str) -> list[str]:
+    """Addresses of a file in the configured snapshot services, asked when its own source has dropped it.
+
+    A pattern may hold {file} (path in the mirror, or a wheel's name), {suite}, {date} (20260711T101637Z, the day of
+    the lock), {sha256} and {name}; one that wants what this file does not have is passed over.
+    """
+    urls = []
+    for pattern in _configured("snapshot").split():
+        wanted = set(re.findall(r"\{([^{}]*)\}", pattern))
+        if strange := sorted(wanted - set(PLACEHOLDERS)):
+            raise WrongUse(
+                f"{VARIABLES['snapshot']}: unknown placeholder {{{strange[0]}}}",
+                f"known are {', '.join(f'{{{one}}}' for one in PLACEHOLDERS)}",
+            )
+        if all(known.get(one) for one in wanted):
+            urls.append(re.sub(r"\{([^{}]*)\}", lambda found: known[found[1]], pattern))
+    return urls
 
 
 def registry_url() -> str:

@@ -13,6 +13,7 @@ import msgspec
 from envs import toml
 from envs.errors import SpecError, WrongUse
 from envs.paths import SPECS
+from envs.platforms import MACHINES
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -32,12 +33,16 @@ class BaseSpec(Spec, frozen=True, kw_only=True):
 
 
 class InterpreterSpec(Spec, frozen=True, kw_only=True):
-    """A source of CPython; they are tried in the order written."""
+    """A source of CPython; they are tried in the order written.
+
+    `platform` says whom it is for; without one it is for the spec's own platform.
+    """
 
     source: Literal["python-build-standalone", "installed"]
     version: str
     file: str = ""  # python-build-standalone: RELEASE/ARCHIVE
     sha256: str = ""  # python-build-standalone: of the archive, as published; an installed one is hashed by `lock`
+    platform: str = ""
 
 
 class ExportSpec(Spec, frozen=True, kw_only=True):
@@ -63,6 +68,7 @@ class CondaSpec(Spec, frozen=True, kw_only=True):
     channels: tuple[str, ...]  # names; where they lie is configuration
     packages: dict[str, str] = {}  # name -> match spec, e.g. "3.10.*"
     environment: str = ""  # the user's own environment.yml, relative to the spec; in place of packages
+    environment_sha256: str = ""  # of that file: put in when the spec is read, so that an edit ages the lock
 
 
 class EnvSpec(Spec, frozen=True, kw_only=True):
@@ -82,6 +88,8 @@ class EnvSpec(Spec, frozen=True, kw_only=True):
     omit: tuple[str, ...] = ()  # wheels that the resolver names and a CPU never loads
     trim: dict[str, tuple[str, ...]] = {}  # wheel -> glob patterns of files that nothing links to
     data: tuple[DataSpec, ...] = ()
+    hashes: dict[str, tuple[str, ...]] = {}  # package -> the sha256s that its file may have: `lock` refuses others
+    locked: bool = True  # false: comes without its lock, which only a machine that reaches the sources can make
 
 
 def spec_names() -> list[str]:
@@ -111,6 +119,9 @@ def load_spec(name: str) -> EnvSpec:
         raise SpecError(f"{toml.shown(path)}: key 'python' is {spec.python!r}", 'write it as in python = "3.10"')
     if sum(map(bool, (spec.base.packages, spec.base.archive, spec.base.image))) != 1:
         raise SpecError(f"{toml.shown(path)}: [base] needs exactly one of 'packages', 'archive' and 'image'")
+    for one in (spec.platform, *(source.platform or spec.platform for source in spec.interpreter)):
+        _check_platform(one, toml.shown(path))
+    spec = _with_environment(spec, path)
     for source in spec.interpreter:
         if not source.version.startswith(spec.python + "."):
             raise SpecError(f"{toml.shown(path)}: [[interpreter]] {source.version} is not a Python {spec.python}")
@@ -124,6 +135,54 @@ def load_spec(name: str) -> EnvSpec:
                     'write it as in numpy = "1.26.4"',
                 )
     return spec
+
+
+def _with_environment(spec: EnvSpec, path: Path) -> EnvSpec:
+    """The spec with the hash of the user's environment.yml, where it names one."""
+    if (spec.installer == "conda") != (spec.conda is not None):
+        raise SpecError(f"{toml.shown(path)}: installer = 'conda' and a table [conda] go together")
+    if spec.conda is None or not spec.conda.environment:
+        return spec
+    file = path.parent / spec.conda.environment
+    if not file.is_file():
+        raise SpecError(f"{toml.shown(path)}: [conda] environment {spec.conda.environment!r} is not there")
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    return msgspec.structs.replace(spec, conda=msgspec.structs.replace(spec.conda, environment_sha256=sha256))
+
+
+def _check_platform(platform: str, where: str) -> None:
+    if platform not in MACHINES:
+        raise SpecError(f"{where}: platform {platform!r} is not one of {', '.join(MACHINES)}")
+
+
+def for_platform(spec: EnvSpec, platform: str) -> EnvSpec:
+    """The same spec for that platform ("" for its own): of the interpreters only those that run there.
+
+    SpecError for a platform that this tool does not know.
+    """
+    # the spec's own string where they are equal: what a hash leaves out as a default is found by identity
+    wanted = spec.platform if platform in ("", spec.platform) else platform
+    _check_platform(wanted, f"envs/specs/{spec.name}.toml")
+    fitting = tuple(one for one in spec.interpreter if (one.platform or spec.platform) == wanted)
+    return msgspec.structs.replace(spec, platform=wanted, interpreter=fitting)
+
+
+PARTS = ("base", "python", "packages", "data")  # of a lock, as they can be refreshed one by one
+
+
+def spec_parts(spec: EnvSpec) -> dict[str, str]:
+    """What the spec says about each part of the lock, as hex sha256: what a refresh of one part must leave as it is."""
+    said: dict[str, object] = {
+        "base": spec.base,
+        "python": (spec.python, spec.interpreter),
+        "packages": (
+            *(spec.python, spec.base.suite, spec.installer, spec.conda),
+            *(spec.packages, spec.test, spec.omit, spec.trim),
+            *([spec.hashes] if spec.hashes else []),
+        ),
+        "data": spec.data,
+    }
+    return {part: hashlib.sha256(msgspec.json.encode(said[part], order="deterministic")).hexdigest() for part in PARTS}
 
 
 def spec_sha256(spec: EnvSpec) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import msgspec
 
 from envs import process, sources
 from envs.build import Built, build
+from envs.bundle.wheels import offline_options
 from envs.data import ensure_data
 from envs.display import Terminal
 from envs.engines.base import Engine, Mount, Task
@@ -42,6 +44,7 @@ def ensure_dev_tools(terminal: Terminal) -> None:
             "--python",
             sys.executable,
             "--require-hashes",
+            *offline_options(),
             "-r",
             wanted,
         ]
@@ -49,12 +52,12 @@ def ensure_dev_tools(terminal: Terminal) -> None:
     write_atomic(stamp, wanted.read_bytes())
 
 
-def run_suites(env: str, engine: str, host_only: bool, keyword: str, terminal: Terminal) -> int:
-    """Run every suite to its end; 0 where all are green. The last line counts all of them together."""
+def run_suites(env: str, engine: str, keyword: str, terminal: Terminal, *, host: bool, inside: bool) -> int:
+    """Run the host's suite, those inside, or all, to their end; 0 where all are green. The last line counts them."""
     ensure_dev_tools(terminal)
     counts: dict[str, int] = {}
-    codes = [_host_suite(keyword, counts, terminal)]
-    if not host_only:
+    codes = [_host_suite(keyword, counts, terminal)] if host else []
+    if inside:
         chosen = choose(engine)
         terminal.say(chosen.why)
         built = build(env, chosen, terminal)
@@ -154,14 +157,27 @@ def _ended(code: int, seen: Tail, keyword: str, counts: dict[str, int]) -> int:
 
 
 def run_linters(terminal: Terminal) -> int:
-    """ruff check, ruff format --check and mypy --strict; 0 where all are clean."""
+    """Every linter over what it is for; 0 where all are clean."""
     ensure_dev_tools(terminal)
+    codes = [process.attach(command, env=os.environ, cwd=ROOT).wait() for command in lint_commands(terminal)]
+    return 0 if not any(codes) else 1
+
+
+def lint_commands(terminal: Terminal) -> list[list[str | Path]]:
+    """The linters' command lines, to be run in the checkout."""
     tool = Path(sys.executable).parent
-    commands: tuple[list[str | Path], ...] = (
+    workflows = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    commands: list[list[str | Path]] = [
         [tool / "ruff", "check", "."],
         [tool / "ruff", "format", "--check", "."],
         [tool / "mypy", "tasks.py", "envs"],
         [tool / "mypy", "pipelines"],
-    )
-    codes = [process.attach(command, env=os.environ, cwd=ROOT).wait() for command in commands]
-    return 0 if not any(codes) else 1
+        [tool / "actionlint", *workflows],
+        [tool / "zizmor", "--offline", "--quiet", *workflows],
+        [tool / "hadolint", ROOT / "docker" / "Dockerfile"],
+    ]
+    if shellcheck := shutil.which("shellcheck"):
+        commands.append([shellcheck, ROOT / "inv", *sorted((ROOT / ".ci").iterdir())])
+    else:
+        terminal.say("no shellcheck here: the shell scripts are not checked")
+    return commands

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from envs import finish, process, sources
+from envs.conda import prefix
 from envs.errors import BuildError
 from envs.fetch import fetch, stored, wheel
 from envs.files import exclusive, write_atomic
@@ -54,13 +55,15 @@ def unpacked_root() -> Path:
 
 def tree_key(lock: EnvLock, interpreter: LockedInterpreter) -> str:
     """Hex key of the tree that this interpreter and the lock's packages make."""
-    parts = (RULES, lock.platform, interpreter.sha256, lock.package, lock.omit, lock.trim)
+    parts: tuple[object, ...] = (RULES, lock.platform, interpreter.sha256, lock.package, lock.omit, lock.trim)
+    if lock.conda:
+        parts = (*parts, lock.conda)
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
 
 
 def existing_tree(lock: EnvLock) -> Path | None:
     """The tree of this lock if one of its interpreter sources has made it before."""
-    for interpreter in lock.interpreter:
+    for interpreter in prefix.interpreters(lock):
         tree = trees_root() / tree_key(lock, interpreter)
         if (tree / RECORD).exists():
             return tree
@@ -113,13 +116,19 @@ def _make(lock: EnvLock, progress: Progress) -> Path:
     staging = trees_root() / f".{lock.name}-{os.getpid()}"
     _remove_abandoned()
     try:
-        interpreter, tried = first_of(lock.interpreter, staging, progress)
+        tried: list[str] = []
+        if lock.installer == "conda":
+            interpreter = prefix.make_prefix(lock, staging, progress)
+        else:
+            interpreter, tried = first_of(lock.interpreter, staging, progress)
         for line in tried:
             progress.say(f"interpreter not taken from {line}")
         progress.say(f"interpreter: CPython {interpreter.version} ({interpreter.source})")
         site = site_packages(staging, lock.python)
         target = uv_target(lock, staging)
         install(lock.package, site, lock.trim, progress, target=target, label=f"packages of {lock.name}")
+        if lock.installer == "conda":
+            prefix.settle_prefix(lock, staging)
         size = sum(file.lstat().st_size for file in staging.rglob("*") if not file.is_dir())
         record = TreeRecord(
             env=lock.name,

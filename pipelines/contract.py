@@ -70,6 +70,7 @@ class RunRequest(Letter, frozen=True, kw_only=True):
     export: ExportOptions
     sparsity: str = "2:4"
     use_cache: bool = True
+    drift: tuple[str, ...] = ()  # what of the lock had to be replaced: its bytes were nowhere
 
 
 class Artifact(Letter, frozen=True, kw_only=True):
@@ -107,6 +108,7 @@ class RunReport(Letter, frozen=True, kw_only=True):
     versions: dict[str, str]
     stages: tuple[StageResult, ...]
     artifacts: tuple[Artifact, ...]
+    drift: tuple[str, ...] = ()  # as in the request
 
     @property
     def ok(self) -> bool:

@@ -63,6 +63,7 @@ def run(
         versions=versions(),
         stages=tuple(state.results),
         artifacts=tuple(state.artifacts),
+        drift=request.drift,
     )
     write_atomic(state.folder / "report.json", encode(report))
     emit(Event(kind="run_finished", status="ok" if report.ok else "failed"))

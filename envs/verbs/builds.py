@@ -54,17 +54,21 @@ def write_context(env: str, folder: str) -> int:
 
 
 def write_image(env: str, platform: str, output: str, as_json: bool) -> int:
-    """The image as files, for any machine's platform; no engine is asked."""
+    """The image as files with its documents beside it, for any machine's platform; no engine is asked."""
     from envs.build import image_plan
     from envs.image_oci import parse_output, write_output
     from envs.lock import read_lock
-    from envs.tree import ensure_tree
+    from envs.supply.documents import documents, write_documents
+    from envs.tree import ensure_tree, read_record
 
     terminal = Terminal()
     target = parse_output(output)
     locked = read_lock(env, platform)
-    plan = image_plan(locked, ensure_tree(locked, terminal), terminal)
+    tree = ensure_tree(locked, terminal)
+    plan = image_plan(locked, tree, terminal)
     write_output(plan, target, terminal)
+    beside = target.path.with_name(f"{target.path.name}.documents")
+    write_documents(documents(locked, plan, read_record(tree).interpreter), beside)
     facts = {
         "env": env,
         "platform": plan.platform,
@@ -73,6 +77,7 @@ def write_image(env: str, platform: str, output: str, as_json: bool) -> int:
         "manifest_digest": plan.manifest_digest,
         "layers": [{"name": layer.name, "digest": layer.diff_id, "bytes": layer.bytes} for layer in plan.layers],
         "output": output,
+        "documents": str(beside),
     }
     if as_json:
         print_json(facts)
@@ -100,7 +105,7 @@ def images(engine: str, as_json: bool) -> int:
 def environments(as_json: bool) -> int:
     """The environments and their state."""
     from envs.errors import EdgekilnError
-    from envs.lock import read_lock
+    from envs.lock import lock_command, lock_path, read_lock
     from envs.spec import load_spec, spec_names
     from envs.tree import existing_tree
 
@@ -108,6 +113,10 @@ def environments(as_json: bool) -> int:
     for name in spec_names():
         try:
             spec = load_spec(name)
+            if not lock_path(name).exists():
+                missing = f"`{lock_command(name)}` makes its lock"
+                listed.append({"env": name, "state": "not locked", "python": "", "summary": "", "problem": missing})
+                continue
             locked = read_lock(name)
             state = "built" if existing_tree(locked) else "locked"
             listed.append(

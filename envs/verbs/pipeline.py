@@ -6,13 +6,15 @@ from envs.cli import print_json
 from envs.display import Terminal, print_rows, show_event
 
 
-def run(model: str, env: str, engine: str, sparsity: str, weights: str, cache: bool, as_json: bool) -> int:
+def run(model: str, env: str, engine: str, sparsity: str, weights: str, cache: bool, drift: bool, as_json: bool) -> int:
     """The pipeline."""
     from envs.run import RunOptions, run_model
     from envs.run_table import print_report
 
     terminal = Terminal()
-    options = RunOptions(model=model, env=env, engine=engine, weights=weights, sparsity=sparsity, use_cache=cache)
+    options = RunOptions(
+        model=model, env=env, engine=engine, weights=weights, sparsity=sparsity, use_cache=cache, allow_drift=drift
+    )
     report = run_model(options, terminal, lambda event: show_event(terminal.console, event))
     print_json(report) if as_json else print_report(report)
     return 0 if report.ok else 1
