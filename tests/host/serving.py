@@ -76,12 +76,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
             return
         kind, content = self.server.files[self.path]
-        begin = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+        first, _, last = (wanted or "bytes=0-").removeprefix("bytes=").partition("-")
+        begin = int(first) if first else max(len(content) - int(last), 0)
+        end = min(int(last) + 1, len(content)) if first and last else len(content)
         if wanted and begin >= len(content):
             self.send_error(416)
             return
-        body = content[begin:]
+        body = content[begin:end]
         self.send_response(206 if wanted else 200)
+        if wanted:
+            self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(content)}")
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -108,12 +112,13 @@ def serving() -> Iterator[Server]:
         server.server_close()
 
 
-def make_wheel(folder: Path, name: str, version: str, files: dict[str, bytes]) -> LockedWheel:
+def make_wheel(folder: Path, name: str, version: str, files: dict[str, bytes], requires: str = "") -> LockedWheel:
     """A pure wheel with a true RECORD, and its lock entry."""
     info = f"{name}-{version}.dist-info"
+    needs = f"Requires-Dist: {requires}\n" if requires else ""
     whole = {
         **files,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode(),
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}".encode(),
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     rows = []

@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from envs.bundle.wheels import wheelhouse
+
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def wheels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine without a network these tests use the wheels that came with the tool."""
+    if folder := wheelhouse():
+        monkeypatch.setenv("EDGEKILN_WHEELS", str(folder))
 
 
 @pytest.fixture

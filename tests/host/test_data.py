@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from making import small_lock
 from serving import Server, make_wheel, serving
 
-from envs import data, sources
+from envs import data, resolve_data, sources
 from envs.errors import FetchError, WrongUse
 from envs.lock import EnvLock, LockedData, LockedFile, LockedHubWeights
 from envs.progress import Silent
@@ -116,3 +118,61 @@ def test_a_choice_that_means_nothing_is_refused(lock: EnvLock, tmp_path: Path, c
 
 def test_a_seed_is_taken_as_given(lock: EnvLock, tmp_path: Path) -> None:
     assert choose(lock, tmp_path, "random:7").seed == 7
+
+
+def test_a_file_that_unpacks_to_more_than_its_locked_size_is_refused_unread(lock: EnvLock, tmp_path: Path) -> None:
+    (one,) = lock.data
+    smaller = msgspec.structs.replace(one.files[0], bytes=3)
+    bomb = msgspec.structs.replace(lock, data=(msgspec.structs.replace(one, files=(smaller,)),))
+    with pytest.raises(FetchError, match=r"imagenet_00_243.jpg is 20 bytes, the lock says 3 bytes"):
+        data.ensure_data(bomb, Silent())
+    assert not list((tmp_path / "cache" / "data").glob("*"))
+
+
+def test_a_file_that_the_wheel_does_not_hold_is_named(lock: EnvLock) -> None:
+    (one,) = lock.data
+    other = msgspec.structs.replace(one.files[0], path="pics/gone.jpg")
+    with pytest.raises(FetchError, match=r"pics-1.0-.*whl: pics/gone.jpg is not in it"):
+        data.ensure_data(msgspec.structs.replace(lock, data=(msgspec.structs.replace(one, files=(other,)),)), Silent())
+
+
+def test_data_can_be_read_by_a_container_s_user_whatever_the_umask(lock: EnvLock) -> None:
+    before = os.umask(0o077)
+    try:
+        folder = data.ensure_data(lock, Silent())
+    finally:
+        os.umask(before)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.rglob("*"))}
+    assert modes == {0o755, 0o644}
+
+
+def test_weights_whose_whole_hash_is_locked_are_checked_by_it(lock: EnvLock, server: Server, tmp_path: Path) -> None:
+    server.files[f"/models/net-{PREFIX}.pth"] = ("application/octet-stream", WEIGHTS)
+    whole = hashlib.sha256(WEIGHTS).hexdigest()
+    known = resolve_data.hash_weights(lock, ["onnx_tv_net"], Silent())
+    assert known.hub[0].sha256 == whole
+    assert choose(known, tmp_path, "auto").sha256 == whole
+    other = msgspec.structs.replace(lock.hub[0], sha256=PREFIX + "0" * 56)
+    with pytest.raises(FetchError, match="not the weights that the lock names"):
+        choose(msgspec.structs.replace(lock, hub=(other,)), tmp_path, "auto")
+
+
+def test_whole_hashes_stay_when_the_lock_is_made_again(lock: EnvLock) -> None:
+    (again,) = resolve_data.with_hashes(lock.hub, {lock.hub[0].file: "ab"})
+    assert again.sha256 == "ab"
+    assert resolve_data.with_hashes([again], {}) == (again,)
+
+
+def test_weights_can_not_be_hashed_without_the_hub(lock: EnvLock, server: Server) -> None:
+    with pytest.raises(FetchError, match=r"net-.*pth: 127.0.0.1 answers 404; lock them on a machine that reaches"):
+        resolve_data.hash_weights(lock, ["net"], Silent())
+    with pytest.raises(WrongUse, match="no weights are published"):
+        resolve_data.hash_weights(lock, ["nett"], Silent())
+
+
+def test_a_web_page_from_the_hub_means_random_weights(lock: EnvLock, server: Server, tmp_path: Path) -> None:
+    server.files[f"/models/net-{PREFIX}.pth"] = ("text/html", b"<html>log in</html>")
+    said = Said()
+    assert choose(lock, tmp_path, "auto", said).kind == "random"
+    assert any("an HTML page" in line for line in said.lines)
+    assert not list((data.ensure_data(lock, Silent()) / "hub").iterdir())

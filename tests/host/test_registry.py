@@ -16,11 +16,11 @@ import pytest
 from serving import Server, serving
 
 from envs.build import base_of
-from envs.errors import FetchError, LockError
+from envs.errors import FetchError, LockError, RegistryError
 from envs.fetch import stored
 from envs.lock import LockedImage, read_lock
 from envs.progress import Silent
-from envs.registry import resolve_image
+from envs.registry.base import resolve_image
 
 
 def digest_of(content: bytes) -> str:
@@ -93,7 +93,7 @@ def test_bytes_that_are_not_the_digest_s_are_refused(server: Server) -> None:
     digest = serve_image(server)
     path = f"/v2/library/base/manifests/{digest}"
     server.files[path] = (server.files[path][0], server.files[path][1] + b" ")
-    with pytest.raises(LockError, match="serves other bytes than its digest says"):
+    with pytest.raises(RegistryError, match="serves other bytes than sha256:"):
         resolve(server, digest)
 
 
@@ -127,3 +127,20 @@ def test_what_is_no_digest_is_refused(cache: Path, reference: str) -> None:
 def test_without_a_registry_it_says_how_to_name_one(cache: Path) -> None:
     with pytest.raises(FetchError, match="EDGEKILN_REGISTRY_URL"):
         resolve_image("library/base@sha256:" + "0" * 64, "linux/amd64", Silent())
+
+
+def test_a_bundle_gives_the_base_where_no_registry_is_named(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    locked = resolve(server, serve_image(server))
+    lock = msgspec.structs.replace(read_lock("light"), base=(), base_image=locked)
+    monkeypatch.delenv("EDGEKILN_REGISTRY_URL")
+    assert [b"".join(layer.stream()) for layer in base_of(lock, Silent()).layers] == TARS
+    for one in locked.layers:
+        stored(one.sha256, "blob").unlink()
+    with pytest.raises(FetchError, match=r"no container registry is configured.*EDGEKILN_REGISTRY_URL"):
+        base_of(lock, Silent())
+    held = {one.sha256: blob for one, blob in zip(locked.layers, BLOBS, strict=True)}
+    monkeypatch.setattr("envs.bundle.read.find", lambda _, sha256: io.BytesIO(held[sha256]))
+    monkeypatch.setattr("envs.sources.bundles", lambda: [tmp_path / "a.bundle"])
+    assert [b"".join(layer.stream()) for layer in base_of(lock, Silent()).layers] == TARS

@@ -5,14 +5,13 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from packaging.tags import sys_tags
 
-from envs import hubweights, lock, resolve
-from envs.resolve import best_wheel, wheel_tags
+from envs import hubweights, lock
+from envs.resolve_python import best_wheel, wheel_tags
 
 TAGS = wheel_tags("3.10", "x86_64", 36)
 
@@ -80,12 +79,3 @@ def test_shipped_locks_know_every_classification_model(env: str, count: int) -> 
     assert len(hub) == len({one.model for one in hub}) >= count - 5
     assert {"resnet18", "mobilenet_v2", "vit_b_16", "alexnet", "inception_v3"} <= {one.model for one in hub}
     assert all(one.file.endswith(f"{one.sha256_prefix}.pth") for one in hub)
-
-
-def test_what_moved_is_named() -> None:
-    old = lock.read_lock("light")
-    numpy = next(p for p in old.package if p.name == "numpy")
-    moved = tuple(msgspec.structs.replace(p, version="9.9") if p is numpy else p for p in old.package)
-    assert resolve.describe(old, msgspec.structs.replace(old, package=moved)) == ["package: numpy 1.23.5 -> 9.9"]
-    assert resolve.describe(old, old) == ["nothing moved"]
-    assert resolve.describe(old, msgspec.structs.replace(old, source_date_epoch=1))[0].startswith("hashes, data or")

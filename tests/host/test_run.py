@@ -41,6 +41,7 @@ def good(request: RunRequest, folder: Path, stdout: Sink, stderr: Sink) -> int:
         versions={},
         stages=stages,
         artifacts=(),
+        drift=request.drift,
     )
     stdout(msgspec.json.encode(Event(kind="stage_finished", stage="fetch", status="ok")) + b"\n")
     (folder / "report.json").write_bytes(encode(report))
@@ -74,13 +75,14 @@ def go(cache: Path, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     environment = Environment(name="sigmastar", lock_digest=lock.digest, tree=tmp_path / "tree", image="sha256:1")
     built = Built(environment=environment, lock=lock, record=record, image_bytes=1)
 
-    def call(answer: Answer = good, **changes: Any) -> Any:
+    def call(answer: Answer = good, drift: tuple[str, ...] = (), **changes: Any) -> Any:
+        its = msgspec.structs.replace(built, lock=msgspec.structs.replace(lock, drift=drift))
         engine = FakeEngine(answering(answer))
         call.engine = engine  # type: ignore[attr-defined]
         call.events = []  # type: ignore[attr-defined]
         monkeypatch.setattr(runs, "choose", lambda kind: Chosen(engine, "engine: fake"))  # type: ignore[arg-type]
         monkeypatch.setattr(runs, "read_lock", lambda name: lock)
-        monkeypatch.setattr(runs, "build", lambda name, chosen, progress: built)
+        monkeypatch.setattr(runs, "environment", lambda name, chosen, progress, allow_drift: (its, tmp_path / "data"))
         fields = {"model": "onnx_tv_resnet18", "env": "sigmastar", "engine": "auto", "weights": "random:3"}
         options = RunOptions(**{**fields, "sparsity": "2:4", "use_cache": True, **changes})
         return run_model(options, Silent(), call.events.append)  # type: ignore[attr-defined]
@@ -222,3 +224,23 @@ def test_the_table_says_why_there_is_no_accuracy(go: Any, capsys: pytest.Capture
     out = capsys.readouterr().out
     assert "skipped: weights: random (hub unreachable)" in out
     assert "1.00 MiB" in out
+
+
+def test_drift_is_in_request_report_and_table(go: Any, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ("base: libssl3 3.0.15-1 -> 3.0.17-1", "packages: a 1 -> 2")
+    report = go(drift=lines)
+    request = msgspec.json.decode((workspace / report.run_folder / "request.json").read_bytes(), type=RunRequest)
+    assert request.drift == report.drift == lines
+    print_report(report)
+    out = capsys.readouterr().out
+    assert "drifted from the lock" in out
+    assert all(line in out for line in lines)
+    assert "ok, drifted (2 replaced)" in out
+
+
+def test_a_report_that_hides_its_drift_is_refused(go: Any) -> None:
+    def hide(request: RunRequest, folder: Path, stdout: Sink, stderr: Sink) -> int:
+        return good(msgspec.structs.replace(request, drift=()), folder, stdout, stderr)
+
+    with pytest.raises(EngineError, match="belongs to another request"):
+        go(hide, drift=("base: a 1 -> 2",))

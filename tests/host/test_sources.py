@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from envs import sources
-from envs.errors import SpecError
+from envs.errors import SpecError, WrongUse
 
 DEB822 = """\
 # a comment
@@ -66,5 +66,33 @@ def test_an_unknown_key_in_the_file_is_named(cache: Path, tmp_path: Path) -> Non
     folder = tmp_path / "config" / "edgekiln"
     folder.mkdir(parents=True)
     (folder / "sources.toml").write_text('indx = "http://file.example"\n')
-    with pytest.raises(SpecError, match=r"unknown key 'indx'.*allowed: debian, hub, index, interpreter, registry"):
+    with pytest.raises(SpecError, match=r"unknown key 'indx'.*allowed: .*debian, hub, index, interpreter, registry"):
         sources.index_url()
+
+
+def test_a_snapshot_pattern_is_filled_and_passed_over_where_it_wants_what_the_file_has_not(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patterns = "http://snap.example/{date}/{file} http://hash.example/{sha256}"
+    monkeypatch.setenv("EDGEKILN_SNAPSHOT_URL", patterns)
+    deb = sources.snapshot_urls(file="pool/a.deb", suite="bookworm", date="20260711T101637Z", sha256="ab", name="a")
+    assert deb == ["http://snap.example/20260711T101637Z/pool/a.deb", "http://hash.example/ab"]
+    assert sources.snapshot_urls(file="a.whl", sha256="cd", name="a") == ["http://hash.example/cd"]
+
+
+def test_without_a_snapshot_service_there_is_none(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDGEKILN_SNAPSHOT_URL", raising=False)
+    assert sources.snapshot_urls(file="a", sha256="b", name="c") == []
+
+
+def test_an_unknown_placeholder_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEKILN_SNAPSHOT_URL", "http://snap.example/{day}/{file}")
+    with pytest.raises(WrongUse, match=r"unknown placeholder \{day\}; known are \{file\}"):
+        sources.snapshot_urls(file="a")
+
+
+def test_a_bundle_that_is_not_there_is_named(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.tar").write_bytes(b"")
+    monkeypatch.setenv("EDGEKILN_BUNDLE", f"{tmp_path / 'a.tar'}:{tmp_path / 'b.tar'}")
+    with pytest.raises(WrongUse, match=r"b.tar: no bundle is there; correct EDGEKILN_BUNDLE"):
+        sources.bundles()

@@ -124,7 +124,7 @@ def test_the_first_source_that_gives_the_locked_bytes_is_taken_and_recorded(
 
 def test_another_build_of_the_same_version_is_not_the_locked_interpreter(small: EnvLock) -> None:
     other = msgspec.structs.replace(small.interpreter[0], sha256="0" * 64)
-    with pytest.raises(BuildError, match=r"is another build than the locked one.*invoke lock"):
+    with pytest.raises(FetchError, match=r"is another build than the locked one.*invoke lock"):
         tree.ensure_tree(msgspec.structs.replace(small, interpreter=(other,)), Silent())
 
 
