@@ -56,10 +56,12 @@ class ImagePlan(msgspec.Struct, frozen=True):
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """`latest`, and one that stays with this lock."""
+        """`latest`, and one that stays with this lock; a drifted image only gets one that says so."""
         if self.pulled is not None:
             return self.pulled.tags
         repository = f"edgekiln/{self.name}"
+        if self.drift:
+            return (f"{repository}:drifted-{short_digest(self.lock_digest)}",)
         return f"{repository}:latest", f"{repository}:{short_digest(self.lock_digest)}"
 
     @property

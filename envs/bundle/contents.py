@@ -13,7 +13,7 @@ from envs.bundle.tool import tool_files, untracked
 from envs.bundle.wheels import tool_wheels
 from envs.conda.prefix import conda_wanted
 from envs.errors import BuildError, EdgekilnError
-from envs.fetch import deb, fetch, stored, wheel
+from envs.fetch import fetch, stored, wheel
 from envs.files import sha256_file
 from envs.image_tar import tar_stream
 from envs.interpreter import kept_tree, obtain, standalone
@@ -23,6 +23,7 @@ from envs.paths import LOCKS, ROOT, cache_root
 from envs.progress import Progress
 from envs.spec import spec_path
 from envs.tree import ensure_tree, existing_tree, read_record
+from envs.wanted import base_packages
 
 Piece = tuple[Member, Path]  # a member and the file that its content comes from
 
@@ -97,7 +98,7 @@ def fetch_sources(lock: EnvLock, progress: Progress) -> None:
     """Have every source in the store."""
     from envs.build import base_of
 
-    fetch([deb(one, lock.suite) for one in lock.base], f"packages of Debian {lock.suite}", progress)
+    fetch(base_packages(lock), f"packages of Debian {lock.suite}", progress)
     if lock.base_image or lock.base_archive:
         base_of(lock, progress)  # which has its blobs or its archive in the store
     fetch([conda_wanted(one) for one in lock.conda], f"conda packages of {lock.name}", progress)
