@@ -223,7 +223,8 @@ def _cut(name: str, files: list[Entry]) -> Iterator[tuple[str, tuple[Entry, ...]
 
 def site_packages(tree: Path) -> Path:
     """The tree's site-packages. BuildError where there is not exactly one."""
-    found = sorted(tree.glob("lib/python3.*/site-packages"))
+    # conda's python has a link lib/python3.1 beside the folder lib/python3.10
+    found = sorted(path for path in tree.glob("lib/python3.*/site-packages") if not path.parent.is_symlink())
     if len(found) != 1:
         raise BuildError(
             f"{tree}: no environment tree, lib/python3.*/site-packages is missing",

@@ -69,8 +69,7 @@ class Prefix:
                 self._take(Linked(path, package, f"-> {text}"), source)
                 continue
             _replace_placeholder(source, entry, package)
-            script = entry.path.startswith("python-scripts/") and unpacked.noarch_python
-            executable = script or bool(source.stat().st_mode & 0o100)
+            executable = bool(source.stat().st_mode & 0o100)
             source.chmod(0o755 if executable else 0o644)
             self._take(Linked(path, package, sha256_file(source), executable), source)
         for line in unpacked.entry_points if unpacked.noarch_python else ():

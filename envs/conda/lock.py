@@ -88,10 +88,15 @@ def _run_conda_lock(spec: EnvSpec, day: dt.date, progress: Progress) -> Path:
             progress.say(f"conda-lock: resolving; of what pip pins need, the newest counts, not that of {day}")
         log = work / "log.txt"
         with log.open("wb") as out:
-            code = process.attach(
+            child = process.attach(
                 command, env=_clean(day), cwd=work, stdout=out.fileno(), stderr=out.fileno(), no_stdin=True
-            ).wait()
-        text = log.read_text("utf-8", errors="replace")
+            )
+            try:
+                code = child.wait()
+            finally:
+                if child.poll() is None:  # interrupted
+                    child.terminate()
+        text = re.sub(r"://[^/@\s]+@", "://***@", log.read_text("utf-8", errors="replace"))
         if code or not (work / "conda-lock.yml").exists():
             kept = conda_home() / f"{spec.name}.log"
             write_atomic(kept, text.encode())
@@ -179,7 +184,10 @@ def _size(package: LockedConda) -> int:
             raise FetchError(f"{path}: the channel lists it, and it is not there")
         return path.stat().st_size
     try:
-        with session().get(url, stream=True, timeout=TIMEOUT_S) as response:
+        response = session().head(url, allow_redirects=True, timeout=TIMEOUT_S)
+        if response.status_code in (403, 405, 501):  # a server that answers GET alone
+            response = session().get(url, stream=True, timeout=TIMEOUT_S)
+        with response:
             response.raise_for_status()
             return int(response.headers.get("Content-Length") or 0)
     except requests.RequestException as error:

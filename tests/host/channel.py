@@ -88,7 +88,10 @@ def make_package(
     info = {"info/index.json": index, "info/paths.json": paths}
     if noarch:
         index["noarch"] = noarch
-        info["info/link.json"] = {"noarch": {"type": noarch, "entry_points": list(entry_points)}}
+        info["info/link.json"] = {
+            "noarch": {"type": noarch, "entry_points": list(entry_points)},
+            "package_metadata_version": 1,
+        }
     stem = f"{name}-{version}-h0_0"
     about = _tar({path: Member(json.dumps(body).encode()) for path, body in info.items()})
     content = _tar({**members, **(unlisted or {})}, raw)
@@ -163,6 +166,7 @@ def python_package() -> tuple[bytes, str, dict[str, Any]]:
             for path in sorted(tree.rglob("*"))
             if path.is_symlink() or path.is_file()
         }
+        members["lib/python3.1"] = Member(link="python3.10")  # as conda-forge's has it
         channel = Path(folder, CHANNEL)
         locked = make_package(channel, "python", found[0].version, members)
         data = json.loads((channel / "linux-64/repodata.json").read_text())

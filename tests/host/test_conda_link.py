@@ -60,7 +60,7 @@ def packages(channel: Path) -> tuple[LockedConda, ...]:
                 b"graphs-2.0.dist-info/RECORD,,\n"
             ),
             "site-packages/graphs-2.0.dist-info/direct_url.json": Member(b"{}"),
-            "python-scripts/graph-tool": Member(b"#!/bin/sh\n"),
+            "python-scripts/graph-tool": Member(b"#!/bin/sh\n", executable=True),
         },
         noarch="python",
         entry_points=("graphs = graphs:main",),

@@ -15,10 +15,11 @@ import pytest
 import yaml
 from channel import CHANNEL, Member, add_python, make_package, python_package
 from serving import Server, make_wheel, serving
+from test_conda_link import packages as conda_packages
 
 from envs import resolve, sources, tree
 from envs import spec as spec_module
-from envs.conda import channels, environment, tool
+from envs.conda import channels, environment, link, tool
 from envs.conda import lock as conda_lock
 from envs.errors import BuildError, FetchError, LockError, SpecError
 from envs.init import make
@@ -330,3 +331,45 @@ def test_a_conda_lock_that_a_user_brings_is_locked_to_the_same_bytes(
     other = msgspec.structs.replace(spec, hashes={**spec.hashes, "graphs": ("0" * 64,)})
     with pytest.raises(LockError, match=r"graphs-2.0-h0_0.conda: sha256 is .* none of the 1 that \[hashes\]"):
         resolve.make_lock(other, DAY, Silent())
+
+
+INSTALL = """
+import asyncio, os, pathlib, sys, rattler
+channel, prefix, cache = sys.argv[1:]
+async def main():
+    wanted = ["python", "graphs", "libedge"]
+    solved = await rattler.solve([channel], wanted, platforms=["linux-64", "noarch"])
+    await rattler.install(
+        solved, prefix, cache_dir=pathlib.Path(cache), show_progress=False, alternative_target_prefix="/opt/edgekiln"
+    )
+asyncio.run(main())
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def test_the_linker_puts_down_what_rattler_does(conda_tool: Path, tmp_path: Path) -> None:
+    """Another implementation of the same: all files but what only one of them writes."""
+    made = conda_packages(tmp_path / CHANNEL)
+    prefix = tmp_path / "theirs"
+    script = [conda_tool / "bin/python", "-c", INSTALL, (tmp_path / CHANNEL).as_uri(), prefix, tmp_path / "pkgs"]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ours = tmp_path / "ours"
+    link.link_all([(one, tmp_path / CHANNEL / one.subdir / one.file) for one in made], ours, "3.10", Silent())
+    assert _files(ours) == _files(prefix)
+
+
+def _files(prefix: Path) -> dict[str, object]:
+    own = ("conda-meta/", "bin/graphs", "CACHEDIR.TAG")  # their entry point reads otherwise and does the same
+    found: dict[str, object] = {}
+    for path in sorted(prefix.rglob("*")):
+        name = path.relative_to(prefix).as_posix()
+        left = (
+            name.startswith(own) or "__pycache__" in name or name.endswith(("RECORD", "direct_url.json", "INSTALLER"))
+        )
+        if path.is_symlink():
+            found[name] = path.readlink()
+        elif path.is_file() and not left:
+            found[name] = (os.access(path, os.X_OK), path.read_bytes())
+    return found

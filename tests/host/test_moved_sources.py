@@ -19,7 +19,7 @@ from envs.build import base_of
 from envs.bundle.manifest import FORMAT, Manifest, Member
 from envs.bundle.write import write_bundle
 from envs.drift import drifted, environment
-from envs.engines.choose import Chosen
+from envs.engines.choose import Chosen, choose
 from envs.errors import FetchError
 from envs.fetch import Gone, fetch, refreshing, stored, wheel
 from envs.lock import EnvLock
@@ -183,3 +183,20 @@ def test_with_drift_allowed_a_run_goes_on_and_says_what_moved(world: World) -> N
     assert process.run([python3, "-c", "import helper; print(helper.y)"]) == b"drifted\n"
     assert (data / "pics" / "pics" / "a.png").read_bytes() == b"a picture"
     assert locks.lock_path("small").read_text() == text
+
+
+@pytest.mark.engine
+def test_an_image_that_drifted_says_so_in_its_label(world: World) -> None:
+    chosen = choose("docker")
+    assert chosen.docker is not None
+    world.write_spec(world.spec_text().replace(world.spec_text().split("\n\n")[2], installed().rstrip()))
+    locks.write_lock(make_lock(load_spec("small"), DAY, Silent()))
+    world.publish_deb("liba", "2")
+    built, _ = environment("small", chosen, Silent(), allow_drift=True)
+    images = chosen.docker.client.images
+    try:
+        labels = images.get(str(built.environment.image)).labels
+    finally:
+        images.remove(str(built.environment.image), force=True)
+    assert labels["io.edgekiln.drift"] == "base: liba 1 -> 2"
+    assert labels["io.edgekiln.lock-digest"] == built.lock.digest != locks.read_lock("small").digest
