@@ -94,7 +94,7 @@ def _load(client: docker.DockerClient, plan: ImagePlan, skip: int, progress: Pro
     progress.say(f"loading image {plan.name} into the engine: {size / _MIB:.0f} MiB{kept}")
     sending, unpacking = progress.bar("sending", size), _Unpacking(progress, size)
     try:
-        with _no_timeout(client) as api:
+        with no_timeout(client) as api:
 
             def load(archive: Iterator[bytes]) -> str:
                 for answer in api.load_image(_counted(archive, sending), quiet=False):
@@ -134,8 +134,8 @@ class _Unpacking:
 
 
 @contextlib.contextmanager
-def _no_timeout(client: docker.DockerClient) -> Iterator[Any]:
-    """An engine says nothing while it unpacks gigabytes; one that died closes the socket."""
+def no_timeout(client: docker.DockerClient) -> Iterator[Any]:
+    """Its API, for calls in which it says nothing while it works on gigabytes; one that died closes the socket."""
     api: Any = client.api  # its type stubs know neither a missing timeout nor load_image
     before, api.timeout = api.timeout, None
     try:

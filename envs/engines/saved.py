@@ -15,6 +15,7 @@ from envs.engines import names
 from envs.engines.base import Container
 from envs.engines.docker import DockerEngine
 from envs.engines.docker_streams import GONE
+from envs.engines.load import no_timeout
 from envs.errors import EngineError
 
 CHUNK = 2 << 20
@@ -59,14 +60,8 @@ def exported(engine: DockerEngine, container: Container) -> Iterator[bytes]:
 
 
 def _streamed(engine: DockerEngine, doing: str, ask: Any) -> Iterator[bytes]:
-    """An engine says nothing while it gathers gigabytes: no timeout while it is asked."""
-    api: Any = engine.client.api
-    before, api.timeout = api.timeout, None
-    try:
-        with _explained(doing):
-            yield from ask(api)
-    finally:
-        api.timeout = before
+    with no_timeout(engine.client) as api, _explained(doing):
+        yield from ask(api)
 
 
 @contextlib.contextmanager
