@@ -16,9 +16,9 @@ PIECE_BYTES = 128 << 20
 
 
 def piece_ends(plan: ImagePlan, skip: int) -> list[int]:
-    """After which layer each piece ends, for the layers from `skip` on."""
-    ends: list[int] = []
-    size = PIECE_BYTES
+    """After which layer each piece ends, for the layers from `skip` on; one where only the configuration is new."""
+    ends = [skip]
+    size = 0
     for place, layer in enumerate(plan.layers[skip:], skip + 1):
         if size >= PIECE_BYTES:
             ends.append(place)

@@ -404,6 +404,15 @@ def test_a_real_engine_takes_the_changed_layer_alone(real: docker.DockerClient, 
 
 
 @pytest.mark.engine
+def test_a_real_engine_that_has_all_layers_gets_the_configuration(real: docker.DockerClient, tmp_path: Path) -> None:
+    first = ensure_image(real, plan_of(make_tree(tmp_path / "a")), Silent())
+    said = Said()
+    second = ensure_image(real, plan_of(tmp_path / "a", lock_digest="sha256:" + "cd" * 32), said)
+    assert first != second
+    assert "4 of 4 layers are there" in said.lines[0]
+
+
+@pytest.mark.engine
 def test_an_interrupted_load_leaves_the_old_image(real: docker.DockerClient, tmp_path: Path) -> None:
     old = ensure_image(real, plan_of(make_tree(tmp_path / "a")), Silent())
     plan = plan_of(make_tree(tmp_path / "b", small=b"2"), lock_digest="sha256:" + "cd" * 32)
