@@ -133,7 +133,8 @@ def test_an_invoke_from_elsewhere_hands_over_to_the_tool_s_own(tmp_path: Path) -
 
 def test_ctrl_c_in_a_download_ends_at_once_and_leaves_what_resumes(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom envs.cli import verb\nfrom envs.fetch import Wanted, fetch\n"
+        "import signal, sys\nfrom envs.cli import verb\nfrom envs.fetch import Wanted, fetch\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # nohup and `&` leave it ignored
         "from envs.progress import Silent\nfrom invoke.exceptions import Exit\n"
         "@verb\ndef task():\n    fetch([Wanted('big', 'a' * 64, 0, lambda: sys.argv[1])], 'big', Silent())\n"
         "try:\n    task()\nexcept Exit as end:\n    sys.exit(end.code)\n"
