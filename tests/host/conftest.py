@@ -5,9 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from moving import World
+    from serving import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -45,3 +51,35 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty workspace."""
     monkeypatch.setenv("EDGEKILN_RUNS", str(tmp_path / "runs"))
     return tmp_path / "runs"
+
+
+@pytest.fixture
+def server(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A package index on loopback, empty as yet."""
+    from serving import serving
+
+    with serving() as made:
+        monkeypatch.setenv("EDGEKILN_INDEX_URL", f"{made.url}/simple")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def signer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Callable[[str], bytes], Path]:
+    """Who signs a mirror's releases, and the keyring that knows the key."""
+    from debs import signing
+
+    return signing(tmp_path_factory.mktemp("gpg"))
+
+
+@pytest.fixture
+def world(
+    cache: Path, tmp_path: Path, signer: tuple[Callable[[str], bytes], Path], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
+    """A Debian mirror and a package index whose contents the test moves."""
+    from moving import World
+    from serving import serving
+
+    (tmp_path / "world").mkdir()
+    with serving() as made:
+        yield World(made, tmp_path / "world", signer, monkeypatch)
+    World.forget()

@@ -6,15 +6,12 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from debs import signing
 from moving import DAY, World
-from serving import serving
 
 from envs import lock as locks
 from envs import toml
@@ -30,21 +27,6 @@ from envs.spec import PARTS, load_spec, spec_sha256
 from envs.verbs import locks as verbs
 
 LATER = DAY.replace(year=2027)
-
-
-@pytest.fixture(scope="module")
-def signer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Callable[[str], bytes], Path]:
-    return signing(tmp_path_factory.mktemp("gpg"))
-
-
-@pytest.fixture
-def world(
-    cache: Path, tmp_path: Path, signer: tuple[Callable[[str], bytes], Path], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[World]:
-    (tmp_path / "world").mkdir()
-    with serving() as server:
-        yield World(server, tmp_path / "world", signer, monkeypatch)
-    World.forget()
 
 
 KNOWN: dict[str, EnvLock] = {}  # by spec: a lock holds no host, so that of one test's server is that of the next

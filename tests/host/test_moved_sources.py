@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
-from debs import signing
 from fake_engine import FakeEngine
 from moving import DAY, World, installed
-from serving import serving
 
 from envs import lock as locks
 from envs import process
@@ -28,21 +25,6 @@ from envs.resolve import make_lock
 from envs.spec import load_spec
 
 CHOSEN = Chosen(FakeEngine(name="local"), "engine: fake")  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="module")
-def signer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Callable[[str], bytes], Path]:
-    return signing(tmp_path_factory.mktemp("gpg"))
-
-
-@pytest.fixture
-def world(
-    cache: Path, tmp_path: Path, signer: tuple[Callable[[str], bytes], Path], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[World]:
-    (tmp_path / "world").mkdir()
-    with serving() as server:
-        yield World(server, tmp_path / "world", signer, monkeypatch)
-    World.forget()
 
 
 KNOWN: list[EnvLock] = []  # a lock holds no host, so that of one test's server is that of the next

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from making import small_lock
-from serving import Server, make_wheel, serving
+from serving import Server, make_wheel
 
 from envs import sources, tree
 from envs.engines.base import Container, Environment, Task
@@ -68,13 +68,6 @@ class Built:
     lock: EnvLock
     tree: Path
     server: Server
-
-
-@pytest.fixture
-def server(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with serving() as made:
-        monkeypatch.setenv("EDGEKILN_INDEX_URL", f"{made.url}/simple")
-        yield made
 
 
 @pytest.fixture

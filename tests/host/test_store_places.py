@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from making import small_lock
-from serving import Server, serving
+from serving import Server
 
 from envs import sources, tree
 from envs.errors import EdgekilnError, FetchError
@@ -31,13 +31,6 @@ def fresh() -> Iterator[None]:
     shared._is_whole.cache_clear()
     yield
     sources.index_url.cache_clear()
-
-
-@pytest.fixture
-def server(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with serving() as made:
-        monkeypatch.setenv("EDGEKILN_INDEX_URL", f"{made.url}/simple")
-        yield made
 
 
 @pytest.fixture
