@@ -1,0 +1,1 @@
+"""Following channels through an ONNX graph: an algebra of axes, and one rule an operator."""
