@@ -4,6 +4,7 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 TOOL = Path(__file__).parent / ".venv" / "bin" / "python"
 if any(importlib.util.find_spec(name) is None for name in ("msgspec", "rich", "tomli_w")):
@@ -138,6 +139,12 @@ def verify(
         **JSON,
         "model": "a name from `invoke models`, a .py file, or a folder with model.py",
         "sparsity": "N:M, N kept of every M input channels (default 2:4)",
+        "permute": "reorder channels so that more magnitude is kept (default yes; --no-permute leaves them)",
+        "gather": "also write the network that reorders at run time, and time it beside ours",
+        "keep": "layers to leave dense: NAME,NAME (* and ? work), or auto: the most sensitive ones",
+        "budget": "with --keep auto: share of the weights that take the pattern (default 0.9)",
+        "correct": "adjust the kept weights without training: none, norms, match or obs (default none)",
+        "patterns": "also compare 1:2, 2:4, 4:8, 8:16, 2:8 and 1:4 on this network",
         "weights": "auto, random:SEED or a state dict's path (default auto)",
         "cache": "answer unchanged stages from the cache (default yes; --no-cache runs all)",
         "allow_drift": "where locked files are nowhere, resolve that part again and say what moved",
@@ -150,15 +157,45 @@ def run(
     env: str = "sigmastar",
     engine: str = "auto",
     sparsity: str = "2:4",
+    permute: bool = True,
+    gather: bool = False,
+    keep: str = "",
+    budget: str = "",
+    correct: str = "none",
+    patterns: bool = False,
     weights: str = "auto",
     cache: bool = True,
     allow_drift: bool = False,
     json: bool = False,
 ) -> int:
     """Take a model through the pipeline: export, sparsify, verify, report."""
+    from envs.run_options import RunOptions
     from envs.verbs import pipeline
 
-    return pipeline.run(model, env, engine, sparsity, weights, cache, allow_drift, json)
+    network: dict[str, Any] = {"model": model, "env": env, "engine": engine, "weights": weights, "sparsity": sparsity}
+    sparse: dict[str, Any] = {"permute": permute, "gather": gather, "keep": keep, "budget": budget, "correct": correct}
+    more: dict[str, Any] = {"patterns": patterns, "use_cache": cache, "allow_drift": allow_drift}
+    return pipeline.run(RunOptions(**network, **sparse, **more), json)
+
+
+@task(
+    positional=["file"],
+    help={
+        **ENV,
+        **ENGINE,
+        **JSON,
+        "file": "an ONNX file anywhere on this machine",
+        "sparsity": "N:M, N kept of every M input channels (default 2:4)",
+    },
+)
+@verb
+def check_pattern(
+    _: Context, file: str, sparsity: str = "2:4", env: str = "sigmastar", engine: str = "auto", json: bool = False
+) -> int:
+    """Say of every layer of an ONNX file whether it follows an N:M pattern, and where it breaks it."""
+    from envs.verbs import pattern
+
+    return pattern.check_pattern(file, sparsity, env, engine, json)
 
 
 @task(

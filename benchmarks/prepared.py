@@ -18,21 +18,20 @@ from pipelines.graph.tensors import stored, values
 from pipelines.graph.tidy import simplified, tidy
 
 OPSET, IR_VERSION = 13, 7
-NORMS = ("BatchNorm", "LayerNorm")
 
 
 def prepared(source: str, seed: int = 0) -> tuple[onnx.ModelProto, Array]:
-    """The network and a picture for it, float32 from the seed. `source`: a name of torchvision's, or FILE[@1x3x48x320].
+    """The network and two pictures for it, float32 from the seed.
 
-    A file's weights are its own; where it only says their shapes (ConstantOfShape, as in the onnx package's light
-    models) they are drawn from the seed.
+    `source`: a name of torchvision's, or FILE[@1x3x48x320]. A file's weights are its own; where it only says their
+    shapes (ConstantOfShape, as in the onnx package's light models) they are drawn from the seed.
     """
     name, _, size = source.partition("@")
     shape = [int(one) for one in size.split("x")] if size else []
     raw, shape = _from_file(Path(name), shape, seed) if name.endswith(".onnx") else _from_torchvision(name, seed)
     static = tidy(raw, shape, max(raw.ir_version, IR_VERSION))
     final = with_all_shapes(tidy(simplified(static, "onnxsim"), shape, static.ir_version))
-    return final, np.random.default_rng(seed).standard_normal(shape, np.float32)
+    return final, np.random.default_rng(seed).standard_normal([2, *shape[1:]], np.float32)
 
 
 def _from_file(path: Path, shape: list[int], seed: int) -> tuple[onnx.ModelProto, list[int]]:
@@ -53,12 +52,11 @@ def _from_file(path: Path, shape: list[int], seed: int) -> tuple[onnx.ModelProto
 def with_drawn_weights(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
     """A copy in which each ConstantOfShape with a stored shape is a stored tensor, drawn from the seed.
 
-    Scaled by its fan-in, so that values neither vanish nor explode; what a norm divides by is positive.
+    Weights are scaled by their fan-in and gains lie around 1, so that values neither vanish nor explode.
     """
     made = onnx.ModelProto()
     made.CopyFrom(model)
-    held, random = stored(made.graph), np.random.default_rng(seed)
-    spreads = {node.input[4] for node in made.graph.node if node.op_type == "BatchNormalization"}
+    held, gains, random = stored(made.graph), _gains(made.graph), np.random.default_rng(seed)
     others, used = [], set()
     for node in made.graph.node:
         if node.op_type != "ConstantOfShape" or node.input[0] not in held:
@@ -69,13 +67,20 @@ def with_drawn_weights(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
         if len(shape) > 1:
             drawn = random.standard_normal(shape) / math.sqrt(max(1, math.prod(shape[1:])))
         else:
-            drawn = random.uniform(0.5, 1.5, shape) if name in spreads else random.normal(0, 0.2, shape)
+            drawn = random.uniform(0.5, 1.5, shape) if name in gains else random.normal(0, 0.2, shape)
         made.graph.initializer.append(numpy_helper.from_array(drawn.astype(np.float32), name))
         used.add(node.input[0])
     del made.graph.node[:]
     made.graph.node.extend(others)
     _drop(made.graph, used)
     return made
+
+
+def _gains(graph: onnx.GraphProto) -> set[str]:
+    """What multiplies or divides channels: of norms, or in products behind an Unsqueeze."""
+    found = {name for node in graph.node if node.op_type == "Mul" for name in node.input}
+    found |= {node.input[0] for node in graph.node if node.op_type == "Unsqueeze" and node.output[0] in found}
+    return found | {node.input[at] for node in graph.node if node.op_type == "BatchNormalization" for at in (1, 4)}
 
 
 def _drop(graph: onnx.GraphProto, names: set[str]) -> None:
@@ -86,7 +91,7 @@ def _drop(graph: onnx.GraphProto, names: set[str]) -> None:
 
 
 def _from_torchvision(name: str, seed: int) -> tuple[onnx.ModelProto, list[int]]:
-    """Untrained norms and biases are all one value, which no order changes: they are drawn as well."""
+    """What is untrained and all one value (norms, a head of zeros, layer scales) would prove nothing: it is drawn."""
     import torch
 
     from pipelines.models.tv import PREFIX, TorchvisionModel
@@ -95,15 +100,14 @@ def _from_torchvision(name: str, seed: int) -> tuple[onnx.ModelProto, list[int]]
     model = TorchvisionModel(PREFIX + name)
     network = model.ready(model.build(published=False))
     with torch.no_grad():
-        for module in network.modules():
-            if any(kind in type(module).__name__ for kind in NORMS):
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.normal_(0, 0.2)
-                if getattr(module, "running_mean", None) is not None:
-                    module.running_mean.normal_(0, 0.2)
-                    module.running_var.uniform_(0.5, 1.5)
-            elif getattr(module, "bias", None) is not None:
-                module.bias.normal_(0, 0.05)
+        for values in network.parameters():
+            if values.numel() > 1 and values.std() == 0:
+                values.uniform_(0.5, 1.5) if values.mean() == 1 else values.normal_(0, 0.05)
+        for buffer, values in network.named_buffers():
+            if buffer.endswith("running_mean"):
+                values.normal_(0, 0.2)
+            elif buffer.endswith("running_var"):
+                values.uniform_(0.5, 1.5)
     shape = [1, 3, *[model.preprocessing().crop] * 2]
     buffer = io.BytesIO()
     with attention_exportable(OPSET), warnings.catch_warnings():

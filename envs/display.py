@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:  # rich takes 0.1 s to import: only what draws pays for it
     from rich.progress import Progress, TaskID
 
 MARKS = {"ok": "[green]✓[/]", "failed": "[red]✗[/]", "skipped": "[yellow]-[/]"}
+
+SILENT_S, SILENT_ON_TERMINAL_S = 15.0, 0.1  # how long a stage works before its progress is said
 
 
 class Terminal:
@@ -86,12 +89,46 @@ class TerminalBar:
             self._terminal.close()
 
 
-def show_event(console: Console, event: Event) -> None:
-    """One line a finished stage; what goes on inside one only on a terminal."""
-    if event.kind == "stage_finished" and event.status:
-        when = "from cache" if event.cached else f"{event.elapsed_s:.1f} s"
-        console.print(f"  {MARKS[event.status]} {event.stage:<11} {when:>10}", end="  ")
-        console.print(event.message, markup=False, soft_wrap=True)
+class EventLines:
+    """One line a finished stage. What goes on inside one: on a terminal a line that is written over, else a line
+    whenever a stage has been silent for a while.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._said_s = time.monotonic()
+        self._open = False  # a line that is written over stands there
+
+    def show(self, event: Event) -> None:
+        """The next event."""
+        if event.kind == "progress":
+            self._progress(event)
+        elif event.kind == "stage_started":
+            self._said_s = time.monotonic()
+        elif event.kind == "stage_finished" and event.status:
+            self._wipe()
+            when = "from cache" if event.cached else f"{event.elapsed_s:.1f} s"
+            self._console.print(f"  {MARKS[event.status]} {event.stage:<11} {when:>10}", end="  ")
+            self._console.print(event.message, markup=False, soft_wrap=True)
+
+    def _progress(self, event: Event) -> None:
+        now = time.monotonic()
+        if now - self._said_s < (SILENT_ON_TERMINAL_S if self._console.is_terminal else SILENT_S):
+            return
+        self._said_s = now
+        self._wipe()
+        line = f"    {event.stage:<11} {f'{event.done}/{event.total}':>10}  {event.message}"
+        self._open = bool(self._console.is_terminal)
+        cut = line[: self._console.width - 1] if self._open else line
+        self._console.print(cut, markup=False, soft_wrap=True, end="" if self._open else "\n")
+
+    def _wipe(self) -> None:
+        if self._open:
+            from rich.control import Control
+            from rich.segment import ControlType
+
+            self._console.control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
+            self._open = False
 
 
 def mib(count_bytes: object) -> str:

@@ -16,10 +16,12 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     stdin: bytes | None = None,
+    shown: str = "",
 ) -> bytes:
     """Run to the end and return its standard output.
 
-    Raises BuildError with the last line of its standard error where it can't start or exits non-zero.
+    Raises BuildError where it can't start or exits non-zero: with the first line of its standard error that holds
+    `shown`, else with the last.
     """
     words = [str(word) for word in command]
     name = Path(words[0]).name
@@ -29,7 +31,8 @@ def run(
         raise BuildError(f"{name}: can't be started: {error.strerror}") from error
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-        raise BuildError(f"{name} ended with {done.returncode}: {lines[-1].strip()}")
+        line = next((line for line in lines if shown and shown in line), lines[-1])
+        raise BuildError(f"{name} ended with {done.returncode}: {line.strip()}")
     return done.stdout
 
 

@@ -3,44 +3,35 @@
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
 from envs.build import Built
-from envs.contract import STAGES, Event, ExportOptions, RunReport, RunRequest, encode
-from envs.data import PACKAGED_WEIGHTS, TORCHVISION, choose_weights, pictures
+from envs.contract import Event, ExportOptions, RunReport, RunRequest, encode, stages_of
+from envs.data import PACKAGED_WEIGHTS, TORCHVISION, calibration, choose_weights, pictures
 from envs.drift import environment
 from envs.engines.base import Engine, Mount, Task
 from envs.engines.choose import choose
 from envs.errors import EngineError, WrongUse
 from envs.files import write_atomic
 from envs.lock import EnvLock, read_lock
+from envs.native import kernels
+from envs.native_package import native_root
 from envs.paths import PIPELINES, runs_root
+from envs.platforms import host_platform
 from envs.progress import Progress
+from envs.run_options import RunOptions, choices
 from envs.spec import load_spec
 from envs.workspace import bring_module, module_file, new_run, pipeline_digest, point_latest
 
 WORKSPACE, DATA, APP = "/workspace", "/data", "/app"
 
 
-class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the caller asks of one run."""
-
-    model: str
-    env: str
-    engine: str
-    weights: str
-    sparsity: str
-    use_cache: bool
-    allow_drift: bool = False
-
-
 def standard_mounts(data: Path) -> list[Mount]:
-    """What every container of an environment sees: workspace (writable), data and the pipelines (read-only)."""
-    return [workspace_mount(), Mount(data, DATA), pipelines_mount()]
+    """What every container of an environment sees: workspace (writable); data, pipelines and kernels (read-only)."""
+    return [workspace_mount(), Mount(data, DATA), pipelines_mount(), native_mount()]
 
 
 def workspace_mount() -> Mount:
@@ -54,15 +45,25 @@ def pipelines_mount() -> Mount:
     return Mount(PIPELINES, f"{APP}/pipelines")
 
 
-def import_path(engine: Engine, *more: str) -> dict[str, str]:
-    """Variables that put `pipelines` (and more folders) on the import path."""
+def native_mount() -> Mount:
+    """All compiled kernels, so that a kept container also sees those of sources that have changed since its start."""
+    native_root().mkdir(parents=True, exist_ok=True)
+    return Mount(native_root(), f"{APP}/native")
+
+
+def import_path(engine: Engine, progress: Progress, *more: str) -> dict[str, str]:
+    """Variables that put `pipelines` (and more folders) on the import path, and its kernels, compiled if need be."""
     parent = str(Path(engine.view(pipelines_mount())).parent)
-    return {"PYTHONPATH": ":".join((parent, *more)), "PYTHONDONTWRITEBYTECODE": "1"}
+    folder = kernels(host_platform(), progress)
+    native = (f"{engine.view(native_mount())}/{folder.name}",) if folder else ()
+    return {"PYTHONPATH": ":".join((parent, *native, *more)), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def run_model(options: RunOptions, progress: Progress, on_event: Callable[[Event], None]) -> RunReport:
     """Build what is missing, run the pipeline in the engine, give its report (also in the run folder)."""
-    check_sparsity(options.sparsity)
+    asked = choices(options)
+    if asked.needs_calibration:
+        calibration(read_lock(options.env))  # says so now if there is none, not after a build
     module = _module_path(options.model)
     if module is None:
         check_model(options.model, read_lock(options.env))
@@ -70,6 +71,7 @@ def run_model(options: RunOptions, progress: Progress, on_event: Callable[[Event
     progress.say(chosen.why)
     spec = load_spec(options.env)
     built, data = environment(options.env, chosen, progress, allow_drift=options.allow_drift)
+    variables = import_path(chosen.engine, progress)  # compiles now: a fault in a kernel leaves no run folder
     for line in built.lock.drift:
         progress.say(f"drifted from the lock: {line}")
     model = module.stem if module and module.is_file() else module.name if module else options.model
@@ -89,21 +91,21 @@ def run_model(options: RunOptions, progress: Progress, on_event: Callable[[Event
             opset=spec.export.opset, ir_version=spec.export.ir_version, simplifier=spec.export.simplifier
         ),
         sparsity=options.sparsity,
+        permute=options.permute,
+        gather=options.gather,
+        keep=asked.keep,
+        budget=asked.budget,
+        correct=asked.correct,
+        calibration=calibration(built.lock) if asked.needs_calibration else (),
+        patterns=options.patterns,
         use_cache=options.use_cache,
         drift=built.lock.drift,
     )
     write_atomic(folder / "request.json", encode(request))
     weights = f"{request.weights.kind}" + (f" ({request.weights.note})" if request.weights.note else "")
     progress.say(f"run {model}/{run_id} in {options.env}, weights: {weights}")
-    _run_pipeline(chosen.engine, built, data, folder, on_event)
+    _run_pipeline(chosen.engine, built, data, folder, variables, on_event)
     return _read_report(folder, request)
-
-
-def check_sparsity(text: str) -> None:
-    """WrongUse unless it is N:M with 1 <= N < M."""
-    found = re.fullmatch(r"(\d{1,3}):(\d{1,3})", text)
-    if not found or not 1 <= int(found[1]) < int(found[2]):
-        raise WrongUse(f"--sparsity {text!r} is not N:M", "write it as in 2:4: two kept of every four")
 
 
 def _module_path(model: str) -> Path | None:
@@ -136,7 +138,14 @@ def check_model(name: str, lock: EnvLock) -> None:
         )
 
 
-def _run_pipeline(engine: Engine, built: Built, data: Path, folder: Path, on_event: Callable[[Event], None]) -> None:
+def _run_pipeline(
+    engine: Engine,
+    built: Built,
+    data: Path,
+    folder: Path,
+    variables: Mapping[str, str],
+    on_event: Callable[[Event], None],
+) -> None:
     mounts = standard_mounts(data)
     workspace, data_view = engine.view(mounts[0]), engine.view(mounts[1])
     request = folder.relative_to(runs_root()) / "request.json"
@@ -146,7 +155,7 @@ def _run_pipeline(engine: Engine, built: Built, data: Path, folder: Path, on_eve
         command=command,
         mounts=mounts,
         workdir=workspace,
-        variables=import_path(engine),
+        variables=variables,
     )
     lines = Lines(on_event)
     with (folder / "log.txt").open("wb") as log:
@@ -193,7 +202,7 @@ def _read_report(folder: Path, request: RunRequest) -> RunReport:
         request.drift,
     ):
         raise EngineError(f"{path}: it belongs to another request", "run again")
-    if {stage.name for stage in report.stages} != set(STAGES):
+    if [stage.name for stage in report.stages] != list(stages_of(request)):
         raise EngineError(f"{path}: not every stage is in it", "run again")
     point_latest(folder)
     return report

@@ -4,9 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from envs.contract import Fact, RunReport
+import msgspec
+
+from envs.contract import PATTERNS, PICTURED, Fact, PatternRow, RunReport
 from envs.display import mib, number, print_rows, print_title
+from envs.errors import EngineError
 from envs.paths import runs_root
+
+PATTERN_HEADINGS = (
+    "PATTERN",
+    "LAYERS",
+    "MAGNITUDE",
+    "EFFICACY",
+    "BITS A GROUP",
+    "POSITIONS",
+    "PACKED",
+    "AGREEMENT",
+    "CENTRED COSINE",
+    "TOP-1",
+)
 
 
 def facts_of(report: RunReport) -> dict[str, Fact]:
@@ -21,17 +37,23 @@ def print_report(report: RunReport) -> None:
     print_title(f"{report.model}, weights: {weights}{', drifted' if report.drift else ''}")
     print_rows(_network_rows(facts), ("", "original", "sparse"))
     print_rows(_check_rows(facts, report), ("", ""))
+    if rows := pattern_rows(report):
+        print_title("patterns, by magnitude")
+        print_rows(_pattern_table(rows), PATTERN_HEADINGS)
 
 
 def _network_rows(facts: dict[str, Fact]) -> list[tuple[str, str, str]]:
-    share = facts.get("weights_at_pattern_share")
-    held = f"{facts.get('pattern')} on {share:.1%} of weights" if isinstance(share, float) else "-"
     rows = [
         ("file", mib(facts.get("dense_bytes")), mib(facts.get("sparse_bytes"))),
         ("file, zipped", mib(facts.get("dense_zipped_bytes")), mib(facts.get("sparse_zipped_bytes"))),
-        ("pattern", "dense", held),
-        ("made by", "export", "magnitude, not retrained"),
+        ("weights, packed", mib(facts.get("dense_weights_bytes")), mib(facts.get("compressed_bytes"))),
+        ("pattern", "dense", _pattern(facts)),
     ]
+    if kept := facts.get("layers_kept_dense"):
+        rows.append(("kept dense", "", f"{kept} layers: {facts.get('kept_dense')}"))
+    if warning := facts.get("pattern_warning"):
+        rows.append(("warning", "", str(warning)))
+    rows.append(("made by", "export", _maker(facts)))
     if facts.get("dense_top1") is None:
         reason = facts.get("accuracy_reason") or "verify did not come so far"
         return [*rows, ("accuracy", "skipped", f"skipped: {reason}")]
@@ -42,16 +64,99 @@ def _network_rows(facts: dict[str, Fact]) -> list[tuple[str, str, str]]:
     return rows
 
 
+def _pattern(facts: dict[str, Fact]) -> str:
+    shares = [("weights", "weights"), ("macs", "MACs")]
+    if facts.get("layers_kept_dense"):
+        shares.insert(0, ("prunable", "the weights that could have it"))
+    held = [
+        f"{share:.1%} of {what}"
+        for name, what in shares
+        if isinstance(share := facts.get(f"{name}_at_pattern_share"), float)
+    ]
+    return f"{facts.get('pattern')} on {', '.join(held)}" if held else "-"
+
+
+def _maker(facts: dict[str, Fact]) -> str:
+    order = "reordered, " if facts.get("groups_permuted") else ""
+    method = facts.get("made_by")
+    if method is None:
+        return "-"
+    if method == "magnitude":
+        return f"{order}magnitude, not retrained"
+    crops, pictures = facts.get("calibration_crops"), facts.get("calibration_pictures")
+    seen = f"on {crops} crops of {pictures} calibration pictures" if method in PICTURED else "without pictures"
+    left = f", {one} layers by magnitude alone" if (one := facts.get("layers_uncorrected")) else ""
+    return f"{order}corrected ({method}) {seen}{left}, not retrained"
+
+
+def _reordering(facts: dict[str, Fact]) -> list[tuple[str, str]]:
+    """What reordering changed; nothing where it was not asked for."""
+    if (groups := facts.get("groups_permuted")) is None:
+        return []
+    before, after, bound = (
+        number(facts.get(f"retained_{name}_share"), ".2%") for name in ("as_exported", "reordered", "bound")
+    )
+    error, limit = number(facts.get("reordered_max_rel_error")), number(facts.get("reordered_limit"))
+    rows = [
+        ("channel groups reordered", f"{groups}, {facts.get('groups_left')} left (permutation.json says why)"),
+        ("  magnitude kept", f"{before} as exported, {after} reordered, {bound} if each row had its own order"),
+        ("  against original, float64", f"max relative error {error}, limit {limit}"),
+    ]
+    if isinstance(naive := facts.get("gather_ms"), float) and isinstance(ours := facts.get("folded_ms"), float):
+        ratio = f"{naive:.2f} ms, without them {ours:.2f} ms ({naive / ours:.2f}x)"
+        rows.append(("  reordering while it runs", f"{facts.get('gather_nodes')} Gather nodes: {ratio}"))
+    return rows
+
+
+def _packed(facts: dict[str, Fact]) -> str:
+    difference = facts.get("compressed_max_abs_diff")
+    return f"max difference {number(difference)}, limit {number(facts.get('compressed_limit'))}"
+
+
+def pattern_rows(report: RunReport) -> tuple[PatternRow, ...]:
+    """The rows of `patterns.json`; none where the stage did not run."""
+    path = next((one.path for one in report.artifacts if one.path.endswith(f"{PATTERNS}/patterns.json")), None)
+    if path is None:
+        return ()
+    file = runs_root() / report.run_folder / path
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=tuple[PatternRow, ...])
+    except (OSError, msgspec.DecodeError) as error:
+        raise EngineError(f"{file}: not a table of patterns: {error}", "run again") from error
+
+
+def _pattern_table(rows: tuple[PatternRow, ...]) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"{row.pattern}{', reordered' if row.reordered else ''}",
+            f"{row.layers}",
+            f"{row.retained_share:.2%}",
+            f"{row.efficacy:.1%}" if row.reordered else "",
+            f"{row.index_bits}, {row.entropy_bits}",
+            f"{mib(row.metadata_bytes)}, {mib(row.entropy_bytes)}",
+            mib(row.compressed_bytes),
+            f"{row.agreement_top1:.0%}" if row.agreement_top1 is not None else "-",
+            number(row.cosine_centred, ".3f"),
+            f"{row.top1}" if row.top1 is not None else "-",
+        )
+        for row in rows
+    ]
+
+
 def _check_rows(facts: dict[str, Fact], report: RunReport) -> list[tuple[str, str]]:
     limit = number(facts.get("export_limit"))
     agreement = facts.get("agreement_top1")
     agrees = f"{agreement:.0%} of {facts.get('pictures')} pictures" if isinstance(agreement, float) else "-"
     rows = [
         ("exported against torch", f"max difference {number(facts.get('export_max_abs_diff'))}, limit {limit}"),
+        *_reordering(facts),
+        ("from packed weights", _packed(facts)),
         ("sparse against dense, top-1", agrees),
         ("  cosine, centred cosine", f"{number(facts.get('cosine'))}, {number(facts.get('cosine_centred'))}"),
         ("  max difference", number(facts.get("sparse_max_abs_diff"))),
     ]
+    if (kernels := report.versions.get("kernels", "")).startswith("none"):
+        rows.append(("compiled kernels", f"{kernels}; NumPy in their place"))
     rows += [(f"{stage.name} {stage.status}", stage.reason) for stage in report.stages if stage.status != "ok"]
     rows += [("drifted from the lock" if not place else "", line) for place, line in enumerate(report.drift)]
     folder = runs_root() / report.run_folder

@@ -108,7 +108,7 @@ def _inside(suite: str, engine: Engine, built: Built, keyword: str, counts: dict
         mounts=mounts,
         workdir=engine.view(mounts[0]),
         variables={
-            **import_path(engine, engine.view(tools), str(Path(folder).parent)),
+            **import_path(engine, terminal, engine.view(tools), str(Path(folder).parent)),
             "OMP_NUM_THREADS": "1",
             "EDGEKILN_TEST_DATA": engine.view(mounts[1]),
             "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis",  # noqa: S108 - the container's own tmpfs

@@ -14,7 +14,7 @@ import msgspec
 from pipelines.contract import SCHEMA, Event, RunRequest
 from pipelines.errors import PipelineError, Stopped
 from pipelines.runner import run
-from pipelines.stages import PLAN
+from pipelines.stages import plan
 
 
 def main() -> int:
@@ -83,7 +83,7 @@ def _run(request: RunRequest, workspace: Path, data: Path) -> int:
             if ended:  # some library's import swallowed the exception
                 raise Stopped(ended[0])
 
-        report = run(request, PLAN, workspace, data, emit)
+        report = run(request, plan(request), workspace, data, emit)
     return 0 if report.ok else 1
 
 

@@ -14,7 +14,11 @@ import msgspec
 SCHEMA = 1
 STAGES = ("fetch", "preprocess", "export", "sparsify", "verify", "convert", "collect")
 
+PATTERNS = "patterns"  # a stage that runs only where it is asked for
 Status = Literal["ok", "failed", "skipped"]
+Correction = Literal["none", "norms", "match", "obs"]
+CORRECTIONS: tuple[Correction, ...] = ("none", "norms", "match", "obs")
+PICTURED: tuple[Correction, ...] = ("match", "obs")  # those that look at calibration pictures
 Fact = str | int | float | bool | None
 
 
@@ -69,8 +73,20 @@ class RunRequest(Letter, frozen=True, kw_only=True):
     pictures: tuple[Picture, ...]
     export: ExportOptions
     sparsity: str = "2:4"
+    permute: bool = True  # reorder channels first, so that the pattern keeps more magnitude
+    gather: bool = False  # also write the network that reorders while it runs, and time it
+    keep: tuple[str, ...] = ()  # layers left dense, by node name; `*` and `?` as in a shell
+    budget: float | None = None  # leave the most sensitive layers dense; this share of weights has the pattern
+    correct: Correction = "none"  # what adjusts the weights that are kept
+    calibration: tuple[Picture, ...] = ()  # fit, and never judge; `pictures` judge, and never fit
+    patterns: bool = False  # also compare other patterns on this network
     use_cache: bool = True
     drift: tuple[str, ...] = ()  # what of the lock had to be replaced: its bytes were nowhere
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether it needs calibration pictures."""
+        return self.budget is not None or self.correct in PICTURED
 
 
 class Artifact(Letter, frozen=True, kw_only=True):
@@ -127,6 +143,70 @@ class Event(Letter, frozen=True, kw_only=True):
     status: Status | None = None
     elapsed_s: float = 0.0
     cached: bool = False
+
+
+def stages_of(request: RunRequest) -> tuple[str, ...]:
+    """The stages that a request runs, in their order."""
+    return (*STAGES[:-1], PATTERNS, STAGES[-1]) if request.patterns else STAGES
+
+
+class LayerPattern(Letter, frozen=True, kw_only=True):
+    """How one layer's weight stands to a pattern. `detail`: the first group that breaks it, or why it has none."""
+
+    node: str
+    op: str
+    weight: str
+    shape: tuple[int, ...]
+    axis: int  # of the input channels
+    status: Literal["holds", "broken", "not applicable"]
+    detail: str = ""
+    groups: int = 0
+    broken: int = 0  # groups with too many nonzeros
+    density: float | None = None  # share of nonzeros; None where nothing was read
+
+
+class PatternReport(Letter, frozen=True, kw_only=True):
+    """Whether an ONNX file follows a pattern, layer by layer."""
+
+    file: str
+    pattern: str
+    index_bits: int  # a group, as stored
+    entropy_bits: int  # a group, the least that any code needs
+    warning: str = ""
+    layers: tuple[LayerPattern, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """True where the pattern applies to a layer, and holds wherever it applies."""
+        states = {layer.status for layer in self.layers}
+        return "holds" in states and "broken" not in states
+
+
+class PatternRow(Letter, frozen=True, kw_only=True):
+    """What one pattern makes of a network. Shares are of the magnitude of the layers that take the pattern."""
+
+    pattern: str
+    reordered: bool
+    layers: int
+    weights_share: float  # of all layers' weights
+    retained_share: float
+    efficacy: float  # share of what the exported order loses beyond each row's bound that reordering wins back
+    index_bits: int  # a group, as stored
+    entropy_bits: int  # a group, the least that any code needs
+    metadata_bytes: int  # all positions as stored
+    entropy_bytes: int  # all positions by the least bits
+    compressed_bytes: int  # values, positions, and all that stays dense
+    agreement_top1: float | None  # with the dense network, over the validation pictures
+    cosine_centred: float | None
+    top1: int | None  # of the labelled pictures
+    warning: str = ""
+
+
+class Refusal(Letter, frozen=True, kw_only=True):
+    """Why a file can't be checked, and the next step."""
+
+    message: str
+    remedy: str = ""
 
 
 def encode(letter: Letter) -> bytes:

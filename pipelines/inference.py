@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,23 @@ def outputs_of(model: Path | bytes, images: Array, progress: Callable[[int, int]
         if progress is not None:
             progress(place + 1, len(images))
     return [np.concatenate(column) for column in zip(*rows, strict=True)]
+
+
+def median_ms(models: Sequence[Path], runs: int = 30) -> list[float]:
+    """Median wall time of one run of each model, in milliseconds; they take turns, so that a busy machine slows all.
+
+    Fed with one picture of the shape that the file states, seeded noise.
+    """
+    running = [session(model) for model in models]
+    given = running[0].get_inputs()[0]
+    image = np.random.default_rng(0).standard_normal(given.shape).astype(np.float32)
+    taken_ms: list[list[float]] = [[] for _ in models]
+    for _ in range(runs + 1):
+        for one, times in zip(running, taken_ms, strict=True):
+            began = time.perf_counter()
+            one.run(None, {given.name: image})
+            times.append(1e3 * (time.perf_counter() - began))
+    return [float(np.median(times[1:])) for times in taken_ms]  # the first run also allocates
 
 
 def save_outputs(path: Path, outputs: list[Array]) -> None:

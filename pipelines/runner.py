@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipelines import native
 from pipelines.cache import Cache, Entry, key_of, sha256_file, write_atomic
 from pipelines.contract import Artifact, Event, Fact, RunReport, RunRequest, StageResult, encode
 from pipelines.errors import UNPACK_AGAIN, PipelineError, first_line
@@ -72,7 +73,7 @@ def run(
 
 def versions() -> dict[str, str]:
     """Versions of what decides results, read without importing it."""
-    found = {}
+    found = {"kernels": native.describe()}
     for name in RECORDED_VERSIONS:
         try:
             found[name] = importlib.metadata.version(name)
@@ -127,16 +128,17 @@ def _answer(stage: Stage, state: _Run) -> tuple[Entry, bool]:
     except PipelineError as error:
         return _ended("failed", str(error)), False
     read = (*stage.needs, *stage.uses)
-    inputs = {f"{name}/{out}": path for name in read for out, path in state.files[name].items()}
+    inputs = {f"{name}/{out}": path for name in read for out, path in state.files.get(name, {}).items()}
     made = {a.path: a.sha256 for a in state.artifacts}
     key = key_of(
         stage.name,
         stage.parameters(request),
         [(file.name, file.sha256) for file in files],
         {name: made[path.relative_to(state.folder).as_posix()] for name, path in inputs.items()},
-        {name: dict(state.facts[name]) for name in read},
+        {name: dict(state.facts.get(name, {})) for name in read},
         request.lock_digest,
         request.pipeline_digest,
+        native.form(),
     )
     if request.use_cache and (entry := state.cache.find(key)):
         return entry, True

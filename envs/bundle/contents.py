@@ -1,4 +1,6 @@
-"""What goes into a bundle, found or fetched: tool, its wheels, spec and lock, sources, interpreter, weights, layers."""
+"""What goes into a bundle, found, fetched or made: the tool and its wheels, spec and lock, sources, interpreter,
+weights, kernels, layers.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +21,8 @@ from envs.image_tar import tar_stream
 from envs.interpreter import kept_tree, obtain, standalone
 from envs.layers import walk
 from envs.lock import EnvLock, LockedInterpreter, lock_path
+from envs.native import kernels
+from envs.native_package import pack
 from envs.paths import LOCKS, ROOT, cache_root
 from envs.progress import Progress
 from envs.spec import spec_path
@@ -74,6 +78,7 @@ def gather(lock: EnvLock, with_layers: bool, work: Path, progress: Progress) -> 
         *_sources(lock),
         *(() if lock.installer == "conda" else (_interpreter(lock, work, progress),)),
         *_weights(lock),
+        *_kernels(lock, work, progress),
         *layers,
     ]
     files = {member.path: path for member, path in pieces}
@@ -178,3 +183,11 @@ def _weights(lock: EnvLock) -> Iterator[Piece]:
             if not member.sha256.startswith(begin):
                 raise BuildError(f"{file}: not the weights that the lock publishes", "remove it and run this again")
             yield member, file
+
+
+def _kernels(lock: EnvLock, work: Path, progress: Progress) -> Iterator[Piece]:
+    """The compiled kernels of this checkout, a thousandth of their compiler; nothing where they can't be compiled."""
+    if folder := kernels(lock.platform, progress):
+        archive = work / f"{folder.name}.tar"
+        pack(folder, lock.source_date_epoch, archive)
+        yield _piece(f"kernels/{archive.name}", "kernels", archive)

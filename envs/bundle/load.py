@@ -26,6 +26,7 @@ from envs.image_base import base_key
 from envs.interpreter import kept_tree
 from envs.layers import Known, known_path, remember
 from envs.lock import EnvLock, read_lock_file
+from envs.native_package import native_root
 from envs.paths import LOCKS, SPECS, cache_root
 from envs.platforms import host_platform
 from envs.progress import Bar, Progress
@@ -174,6 +175,8 @@ def _take(bundle: Bundle, file: BinaryIO, place: Place, lock: EnvLock, bar: Bar,
             target = cache_root() / "store" / member.sha256 / member.path.rpartition("/")[2]
         case "interpreter":
             target = next(kept_tree(one) for one in lock.interpreter if interpreter_member(one) == member.path)
+        case "kernels":
+            target = native_root() / member.path.rpartition("/")[2]
         case "weights":
             target = ensure_data(lock, progress) / "hub" / member.path.rpartition("/")[2]
     if target is None or target.exists():

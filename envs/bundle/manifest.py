@@ -9,21 +9,21 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
+import typing
 from collections.abc import Iterator
-from typing import Literal
 
 import msgspec
 
 from envs.errors import CheckFailed, WrongUse
 from envs.image_tar import Entry, tar_end, tar_header, tar_padding
 
-FORMAT = 1
+FORMAT = 2  # 1 knew no kernels, and is still read
 NAME = "manifest.json"
 LARGEST_BYTES = 64 << 20  # of the manifest itself
 AGAIN = "get the bundle again from where it was made"
 
-Kind = Literal["tool", "wheel", "spec", "lock", "source", "interpreter", "weights", "layer"]
-KINDS: tuple[Kind, ...] = ("tool", "wheel", "spec", "lock", "source", "interpreter", "weights", "layer")  # their order
+Kind = typing.Literal["tool", "wheel", "spec", "lock", "source", "interpreter", "weights", "kernels", "layer"]
+KINDS: tuple[Kind, ...] = typing.get_args(Kind)  # their order
 PLACES: dict[Kind, str] = {
     "tool": r"tool/.+",
     "wheel": r"tool/wheels/[^/]+\.whl",
@@ -32,6 +32,7 @@ PLACES: dict[Kind, str] = {
     "source": r"sources/[0-9a-f]{64}/[^/]+",
     "interpreter": r"interpreters/[0-9a-f]{64}\.tar",  # the name is the hash of the tree inside
     "weights": r"weights/[^/]+",
+    "kernels": r"kernels/[0-9a-f]{64}\.tar",  # the name is their key
     "layer": r"layers/[0-9a-f]{64}\.tar\.zst",  # the name is the layer's diff id
 }
 
@@ -132,15 +133,15 @@ def decode(content: bytes, bundle: str) -> Manifest:
     """Read and check a manifest. CheckFailed where it was changed; WrongUse where a newer tool wrote it."""
     try:
         head = msgspec.json.decode(content, type=_Head)
-        if head.format != FORMAT:
+        if not 1 <= head.format <= FORMAT:
             raise WrongUse(
-                f"{bundle}: bundle format {head.format}, this tool reads {FORMAT}",
+                f"{bundle}: bundle format {head.format}, this tool reads 1 to {FORMAT}",
                 f"use the tool inside it: tar xf {bundle} tool && cd tool && ./inv bundle --load ../{bundle}",
             )
         tables = msgspec.json.decode(content)
         tables.pop("digest", None)
         manifest = msgspec.convert(tables, Manifest)
-    except msgspec.DecodeError as error:  # a ValidationError is one
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # a ValidationError is the former
         raise CheckFailed(f"{bundle}: {NAME} can't be read: {error}", AGAIN) from error
     if manifest.encode() != content:
         raise CheckFailed(f"{bundle}: {NAME}: its content does not match its digest, it was changed", AGAIN)

@@ -17,10 +17,13 @@ from envs.tree import RECORD, read_record
 
 TEMPORARY = (
     *(".verify-*", "store/.*", "store/*/.*", "trees/.*", "layers/.*", "data/.*", "data/*/hub/.*", "interpreters/.*"),
-    *("locks-json/.*", "locks-json/*/.*", "conda/.*", "bundle/.*", "registry/*/.*", "registry/pushed/*/.*"),
+    *("native/.*", "compilers/.*", "locks-json/.*", "locks-json/*/.*", "conda/.*", "bundle/.*"),
+    *("registry/*/.*", "registry/pushed/*/.*"),
 )
 MEMORIES = ("bundle/*", "registry/uploads/*", "registry/pushed/*/*")
-Kind = Literal["source", "tree", "layer", "data", "unpacked", "tool", "memory", "partial", "leftover", "result"]
+Kind = Literal[
+    "source", "tree", "layer", "data", "unpacked", "tool", "kernels", "memory", "partial", "leftover", "result"
+]
 ABANDONED_S = 86_400.0  # no write of ours takes a day: what has no owner's pid in its name and is older is left over
 RECORD_FOLDER = Path(RECORD).parent.name  # whoever lists trees reads their records: that is no use
 OWNER = re.compile(r"^\.(?:verify-(\d+)-.*|.*[-.](\d+)(?:\.unpacked)?)$")  # the pid in a temporary name
@@ -88,6 +91,7 @@ def inventory(cache: Path, needs: Needs, ledger: Ledger, now: float) -> list[Ite
         *_trees(cache, needs, ledger),
         *_layers(cache, needs, ledger),
         *_data(cache, needs, ledger),
+        *_kernels(cache, needs, ledger),
         *_whole(cache, needs, ledger),
     ]
 
@@ -154,14 +158,25 @@ def _data(cache: Path, needs: Needs, ledger: Ledger) -> Iterator[Item]:
         yield _item("data", folder.name[:12], (folder,), ledger, needed, guards)
 
 
+def _kernels(cache: Path, needs: Needs, ledger: Ledger) -> Iterator[Item]:
+    """Compiled kernels, made or brought by a bundle: a change of a source leaves the ones before it unused."""
+    found = [path for path in (cache / "native").glob("*") if not _hidden(path)]
+    guards = (cache / "locks" / "kernels",)
+    for key in sorted({path.name.removesuffix(".tar") for path in found}):
+        paths = tuple(path for path in (cache / "native" / key, cache / "native" / f"{key}.tar") if path.exists())
+        yield _item("kernels", key[:12], paths, ledger, needs.kernels.get(key, ""), guards)
+
+
 def _whole(cache: Path, needs: Needs, ledger: Ledger) -> Iterator[Item]:
-    """What only saves time: unpacked wheels, the conda tools, what was sent where, locks as the inside reads them."""
+    """What only saves time: unpacked wheels, conda's tools, the compiler, what was sent where, locks as JSON."""
     locks = cache / "locks"
     if (unpacked := cache / "unpacked").is_dir():
         guards = tuple(sorted(path for path in locks.glob("*") if path.name.startswith(("tree-", "test-"))))
         yield _item("unpacked", "wheels, unpacked once for all trees", (unpacked,), ledger, guards=guards)
     for tool in sorted(cache.glob("conda/tool-*")):
         yield _item("tool", f"conda {tool.name}", (tool,), ledger, guards=(locks / "conda-tool",))
+    for compiler in sorted(path for path in cache.glob("compilers/*") if not _hidden(path)):
+        yield _item("tool", f"compiler {compiler.name[:12]}", (compiler,), ledger, guards=(locks / "kernels",))
     for memory in sorted(path for pattern in MEMORIES for path in cache.glob(pattern) if not _hidden(path)):
         yield _item("memory", memory.relative_to(cache).as_posix(), (memory,), ledger)
     for folder in sorted(path for path in cache.glob("locks-json/*") if not _hidden(path)):

@@ -17,6 +17,7 @@ from envs.engines.local import LocalEngine
 from envs.errors import SpecError
 from envs.image_base import base_key
 from envs.lock import LOCK_VERSION, EnvLock
+from envs.native import LEVELS, kernels_key, read_sources
 from envs.tree import existing_tree, test_tree, trees_root
 
 SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
@@ -30,6 +31,7 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
     layers: dict[str, str] = {}  # content key in layers/
     data: dict[str, str] = {}  # folder in data/
     locks: dict[str, str] = {}  # sha256:... digest of a lock
+    kernels: dict[str, str] = {}  # key in native/
     all_data: str = ""  # why no data folder may go at all
     notes: tuple[str, ...] = ()  # what could not be read or asked
 
@@ -92,6 +94,7 @@ def needed(using: Uses, locks: Path) -> Needs:
         layers={**_layers(trees), **{base_key(k.base, k.source_date_epoch): why for k, why in read if k.base}},
         data={data_key(lock): why for lock, why in read},
         locks=digests,
+        kernels={kernels_key(platform, read_sources()): "these sources" for platform in LEVELS},
         all_data=blind or using.unasked or (unknown and f"container {unknown}"),
         notes=tuple(notes),
     )

@@ -31,7 +31,7 @@ def _task(
         command=command,
         mounts=mounts,
         workdir=chosen.engine.view(mounts[0]),
-        variables=import_path(chosen.engine),
+        variables=import_path(chosen.engine, terminal),
         name=name,
     )
     return chosen.engine, task
@@ -64,11 +64,11 @@ def execute(env: str, engine: str, name: str, command: list[str]) -> int:
 
     if not command:
         raise WrongUse("exec has no command", "write it after two dashes: invoke exec -- python script.py")
+    terminal = Terminal()
     where = choose(engine).engine
     container = name or _default_name(env)
     if name or any(one.name == container and one.state == "running" for one in where.containers()):
-        return where.exec(container, command, variables=import_path(where), workdir=None)
-    terminal = Terminal()
+        return where.exec(container, command, variables=import_path(where, terminal), workdir=None)
     where, task = _task(env, engine, terminal, tuple(command))
     terminal.say(f"{container} is not running: this command gets a container of its own (`invoke start` keeps one)")
     return where.attach(task)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from envs.cli import print_json
-from envs.display import Terminal, print_rows, show_event
+from envs.display import EventLines, Terminal, print_rows
+
+if TYPE_CHECKING:
+    from envs.run_options import RunOptions
 
 
-def run(model: str, env: str, engine: str, sparsity: str, weights: str, cache: bool, drift: bool, as_json: bool) -> int:
+def run(options: RunOptions, as_json: bool) -> int:
     """The pipeline."""
-    from envs.run import RunOptions, run_model
+    from envs.run import run_model
     from envs.run_table import print_report
 
     terminal = Terminal()
-    options = RunOptions(
-        model=model, env=env, engine=engine, weights=weights, sparsity=sparsity, use_cache=cache, allow_drift=drift
-    )
-    report = run_model(options, terminal, lambda event: show_event(terminal.console, event))
+    report = run_model(options, terminal, EventLines(terminal.console).show)
     print_json(report) if as_json else print_report(report)
     return 0 if report.ok else 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -9,57 +10,63 @@ import onnx
 
 from pipelines.arrays import Array
 from pipelines.checks.finding import Finding, judged
-from pipelines.graph.tensors import values_of, without_tensors
-from pipelines.graph.weights import check_pattern, name_of, split
+from pipelines.graph.pattern_check import check_layers, told
+from pipelines.graph.tensors import stored, values, without_tensors
+from pipelines.graph.weights import KEPT, name_of, split
 from pipelines.sparsity.pattern import NMPattern
 
 
-def pattern_holds(sparse: onnx.ModelProto, pattern: NMPattern) -> Finding:
-    """Every group of every weight that the pattern applies to."""
+def pattern_holds(sparse: onnx.ModelProto, pattern: NMPattern, keep: Collection[str] = ()) -> Finding:
+    """Every group of every weight that the pattern applies to, but those of the layers in `keep` (node names)."""
     name = f"{pattern} holds in the file"
-    broken = check_pattern(sparse, pattern)
-    if broken:
-        weight, groups = broken[0]
-        first = groups[0]
-        more = sum(len(found) for _, found in broken) - 1
-        place = f"{weight.node} ({weight.initializer}), row {list(first.index)}, group {first.group}"
-        return judged(name, False, f"{place} keeps {first.nonzeros} of {pattern.m}; {more} more groups do too")
-    count = len(split(sparse, pattern)[0])
-    return judged(name, count > 0, f"all groups of {count} weights" if count else "no weight has the pattern")
+    checks = check_layers(sparse, pattern, keep)
+    if broken := [check for check in checks if check.broken or check.fault]:
+        first = broken[0]
+        more = sum(check.broken for check in broken) - 1
+        place = f"{first.weight.node} ({first.weight.initializer}), {told(first, pattern)}"
+        return judged(name, False, f"{place}; {more} more groups do too" if first.broken else place)
+    count = sum(check.holds for check in checks)
+    kept = sum(check.reason == KEPT for check in checks)
+    more_told = f", {kept} left dense as asked" if kept else ""
+    return judged(
+        name, count > 0, f"all groups of {count} weights{more_told}" if count else "no weight has the pattern"
+    )
 
 
-def only_pruned(dense: onnx.ModelProto, sparse: onnx.ModelProto, pattern: NMPattern) -> Finding:
+def only_pruned(
+    dense: onnx.ModelProto, sparse: onnx.ModelProto, pattern: NMPattern, keep: Collection[str] = ()
+) -> Finding:
     """Kept weights equal the dense ones, pruned ones are those of least magnitude, all else is the same."""
     name = "sparse file is the dense one, pruned"
-    before, after = values_of(dense), values_of(sparse)
+    before, after = stored(dense.graph), stored(sparse.graph)
     if list(before) != list(after):
         return judged(name, False, "the files don't hold the same tensors")
-    masked = {weight.initializer: weight for weight in split(dense, pattern)[0]}
-    for tensor, values in before.items():
-        wanted = values
+    masked = {weight.initializer: weight for weight in split(dense, pattern, keep)[0]}
+    for tensor, held in before.items():
+        wanted = values(held, tensor)
         if weight := masked.get(tensor):
-            if not np.isfinite(values).all():
+            if not np.isfinite(wanted).all():
                 return judged(name, False, f"{tensor} is not finite in the dense file")
-            wanted = np.where(pattern.mask(values, weight.axis), values, np.zeros((), values.dtype))
-        found = after[tensor]
+            wanted = np.where(pattern.mask(wanted, weight.axis), wanted, np.zeros((), wanted.dtype))
+        found = values(after[tensor], tensor)
         if found.shape != wanted.shape or found.dtype != wanted.dtype:
             return judged(name, False, f"{tensor} has another shape or type")
         different = _bits(found) != _bits(wanted)
         if different.any():
             count, place = int(different.sum()), np.argwhere(different)[0].tolist()
             return judged(name, False, f"{count} values of {tensor} are neither kept nor pruned, the first at {place}")
-    if difference := _beside_tensors(dense, sparse):
+    if difference := beside_tensors(dense, sparse):
         return judged(name, False, difference)
     return judged(name, True, f"{len(masked)} weights pruned, {len(before) - len(masked)} tensors untouched")
 
 
-def _bits(values: Array) -> Array:
+def _bits(array: Array) -> Array:
     """For comparing: NaN equals itself there, and -0.0 is not 0.0."""
-    whole = np.ascontiguousarray(values)
+    whole = np.ascontiguousarray(array)
     return whole.view(f"u{whole.itemsize}") if whole.dtype.kind == "f" else whole
 
 
-def _beside_tensors(dense: onnx.ModelProto, sparse: onnx.ModelProto) -> str:
+def beside_tensors(dense: onnx.ModelProto, sparse: onnx.ModelProto) -> str:
     """What differs in the rest of the model; "" where nothing does."""
     left, right = without_tensors(dense), without_tensors(sparse)
     if _bytes(left) == _bytes(right):

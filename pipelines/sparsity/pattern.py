@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +58,11 @@ class NMPattern:
         """Position bits per group that any code needs: ceil(log2 C(m, n))."""
         return (math.comb(self.m, self.n) - 1).bit_length()
 
+    def group_count(self, shape: Sequence[int], axis: int = 1) -> int:
+        """Groups of a weight of that shape; a ragged last one counts."""
+        length = shape[axis]
+        return math.prod(shape) // length * -(-length // self.m) if length else 0
+
     def mask(self, weight: Array, axis: int = 1) -> Array:
         """bool, the shape of `weight`: True for the n largest |w| of each group of m along `axis`.
 
@@ -76,12 +82,17 @@ class NMPattern:
         """True where no group has more than n nonzeros."""
         return bool((self._nonzeros(weight, axis) <= self.n).all())
 
-    def violations(self, weight: Array, axis: int = 1) -> list[Violation]:
-        """Every group with more than n nonzeros."""
+    def broken_groups(self, weight: Array, axis: int = 1) -> int:
+        """How many groups have more than n nonzeros."""
+        return int(np.count_nonzero(self._nonzeros(weight, axis) > self.n))
+
+    def violations(self, weight: Array, axis: int = 1, limit: int | None = None) -> list[Violation]:
+        """Every group with more than n nonzeros, in the order of rows; at most the first `limit`."""
         nonzeros = self._nonzeros(weight, axis)
-        broken = nonzeros > self.n
-        found = zip(np.argwhere(broken).tolist(), nonzeros[broken].tolist(), strict=True)
-        return [Violation(tuple(index), group, count) for (*index, group), count in found]
+        broken = np.flatnonzero(nonzeros > self.n)[:limit]
+        places = np.stack(np.unravel_index(broken, nonzeros.shape), axis=-1).tolist()
+        counts = nonzeros.ravel()[broken].tolist()
+        return [Violation(tuple(index), group, count) for (*index, group), count in zip(places, counts, strict=True)]
 
     def _nonzeros(self, weight: Array, axis: int) -> Array:
         nonzeros: Array = np.count_nonzero(self._groups(_numbers(weight) != 0, axis), axis=-1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.contract import Fact, RunRequest
+from pipelines.contract import PATTERNS, Fact, RunRequest
 from pipelines.stage import Context, InputFile, Outcome
 
 
@@ -15,7 +15,7 @@ class Collect:
 
     name = "collect"
     needs = ()
-    uses = ("export", "sparsify", "verify")
+    uses = ("export", "sparsify", "verify", PATTERNS)  # the last runs only where it is asked for
 
     def parameters(self, request: RunRequest) -> Mapping[str, Any]:
         """What the text names."""
@@ -40,11 +40,13 @@ class Collect:
             f"weights: {request.weights.kind}{note}{seed}",
             "",
         ]
-        for stage in self.uses:
+        for stage in self.uses[:-1]:
             facts = context.results.get(stage) or {"not run": "see the report"}
             lines += [f"[{stage}]", *(f"{name}: {_shown(value)}" for name, value in facts.items()), ""]
         if (path := context.inputs.get("verify/verify.json")) is not None:
             lines += _verified(json.loads(path.read_text("utf-8")))
+        if (path := context.inputs.get(f"{PATTERNS}/patterns.json")) is not None:
+            lines += ["", "[patterns]", *(_pattern(row) for row in json.loads(path.read_text("utf-8")))]
         name = f"{request.model}_results.txt"
         (context.out / name).write_text("\n".join(lines) + "\n", "utf-8")
         return Outcome(summary=name)
@@ -57,6 +59,16 @@ def _verified(record: Mapping[str, Any]) -> list[str]:
         dense, sparse = (" ".join(str(c) for c in one[kind]) for kind in ("dense_top5", "sparse_top5"))
         lines.append(f"{one['path']}{label}: {dense} | {sparse}")
     return lines
+
+
+def _pattern(row: Mapping[str, Any]) -> str:
+    order = "reordered" if row["reordered"] else "as exported"
+    agreement = row["agreement_top1"]
+    agrees = "not measured" if agreement is None else f"{agreement:.1%}"
+    return (
+        f"{row['pattern']} {order}: {row['retained_share']:.2%} of the magnitude, efficacy {row['efficacy']:.1%}, "
+        f"{row['compressed_bytes']} bytes packed, top-1 agreement {agrees}"
+    )
 
 
 def _shown(value: Fact) -> str:

@@ -43,6 +43,7 @@ class Export:
         import onnx
 
         from pipelines.arrays import load_arrays
+        from pipelines.graph.own_vectors import with_own_vectors
         from pipelines.graph.shapes import with_all_shapes
         from pipelines.graph.tidy import simplified, tidy
         from pipelines.inference import largest_difference, limit_for, outputs_of, save_outputs
@@ -55,7 +56,8 @@ class Export:
         else:
             raw, reference = _from_network(model, context, images)
         raw = tidy(raw, images[:1].shape, options.ir_version)
-        final = with_all_shapes(tidy(simplified(raw, options.simplifier), images[:1].shape, options.ir_version))
+        final = with_own_vectors(simplified(raw, options.simplifier))
+        final = with_all_shapes(tidy(final, images[:1].shape, options.ir_version))
         onnx.checker.check_model(final, full_check=True)
         written = next(one.version for one in final.opset_import if one.domain == "")
         if (written, final.ir_version) != (options.opset, options.ir_version):
@@ -91,10 +93,12 @@ def _from_file(file: Path, opset: int) -> Any:
     import onnx
     import onnx.version_converter
 
+    from pipelines.graph.load import load_model
+
+    model = load_model(file)
     try:
-        model = onnx.load(str(file))
         onnx.checker.check_model(model)
-    except Exception as error:  # the checker and protobuf have no common base
+    except Exception as error:  # the checker's errors have no base of their own
         raise PipelineError(f"{file.name} is no valid ONNX file: {first_line(error)}") from error
     given = next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), 0)
     if given != opset:

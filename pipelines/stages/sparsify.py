@@ -1,108 +1,179 @@
-"""sparsify: N:M by magnitude on every layer that can have it, strict, in the file that the vendor will get."""
+"""sparsify: channels reordered, then N:M on every layer that takes it, strict, in the file that the vendor will get."""
 
 from __future__ import annotations
 
 import json
-import math
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipelines.contract import RunRequest
+from pipelines.contract import Fact, RunRequest
 from pipelines.errors import PipelineError
 from pipelines.stage import Context, InputFile, Outcome
+from pipelines.stages.fetch import calibration_files, module_files
 
-ZIP_LEVEL = 6
+if TYPE_CHECKING:
+    import onnx
+
+    from pipelines.sparsity.pattern import NMPattern
+
+SEED = 0
+CROPS = 256  # of the calibration pictures
 
 
 class Sparsify:
-    """Writes `model.onnx` with the pattern and `sparsify.json`: every layer, and why it was left dense if it was."""
+    """Writes `model.onnx` with the pattern and `sparsify.json`: every layer, and why it was left dense if it was.
+
+    Where channels are reordered also `permuted.onnx` (dense) and `permutation.json`; `gather.onnx` where asked for.
+    """
 
     name = "sparsify"
     needs = ("export",)
     uses = ()
 
     def parameters(self, request: RunRequest) -> Mapping[str, Any]:
-        """The pattern."""
-        return {"sparsity": request.sparsity}
+        """All that decides which weights are zero; the model, whose preprocessing makes the calibration tensors."""
+        return {
+            "sparsity": request.sparsity,
+            "permute": request.permute,
+            "gather": request.gather,
+            "keep": request.keep,
+            "budget": request.budget,
+            "correct": request.correct,
+            "model": request.model if request.calibrates else "",
+        }
 
     def input_files(self, request: RunRequest, data: Path, run_folder: Path) -> Sequence[InputFile]:
-        """None beside the exported model."""
-        del request, data, run_folder
-        return ()
+        """The calibration pictures and a person's module, where they are needed."""
+        if not request.calibrates:
+            return ()
+        return [*calibration_files(request, data), *module_files(request, run_folder)]
 
     def run(self, context: Context) -> Outcome:
-        """Mask, save, read again, check."""
-        import onnx
+        """Choose the layers, reorder, mask or correct, save, read again, check."""
+        import numpy as np
 
+        from pipelines.graph.load import load_model
         from pipelines.graph.mask import mask_magnitude
-        from pipelines.graph.weights import check_pattern, split
+        from pipelines.graph.weights import check_pattern
         from pipelines.sparsity.pattern import NMPattern
+        from pipelines.stages.sparsify_record import Made, facts_of, record_of, summary_of
 
+        request, out = context.request, context.out
         try:
-            pattern = NMPattern.parse(context.request.sparsity)
+            pattern = NMPattern.parse(request.sparsity)
         except ValueError as error:
             raise PipelineError(f"--sparsity: {error}") from error
-        dense_path = context.inputs["export/model.onnx"]
-        dense = onnx.load(str(dense_path))
-        sparse, layers = mask_magnitude(dense, pattern)
-        _, others = split(dense, pattern)
-        if not layers:
-            why = others[0][1] if others else "it has no convolution or matrix product with weights"
-            raise PipelineError(f"no layer can follow {pattern}: {why}")
-        path = context.out / "model.onnx"
+        exported = context.inputs["export/model.onnx"]
+        dense = load_model(exported)
+        images = _calibration(context) if request.calibrates else None
+        keep, sensitivity = _kept(dense, pattern, images, context)
+        reordered, permuting = _reordered(dense, pattern, keep, context) if request.permute else (dense, None)
+        if request.correct == "none":
+            sparse, correction = mask_magnitude(reordered, pattern, keep)[0], None
+        else:
+            from pipelines.sparsity.reconstruct import correct
+
+            tell = _telling(context, "correcting")
+            seen = images if images is not None else np.empty((0,), np.float32)
+            sparse, correction = correct(
+                reordered, pattern, seen, method=request.correct, keep=keep, seed=SEED, progress=tell
+            )
+        path = out / "model.onnx"
         path.write_bytes(sparse.SerializeToString(deterministic=True))
-        if broken := check_pattern(onnx.load(str(path)), pattern):
+        if broken := check_pattern(load_model(path), pattern, keep):
             raise PipelineError(f"{broken[0][0].node} breaks {pattern} after it was masked")  # a fault of ours
-        masked = sum(layer.elements for layer in layers)
-        dense_only = {weight.initializer: math.prod(weight.shape) for weight, _ in others if weight.initializer}
-        left = sum(dense_only.values())  # a shared weight once
-        retained = sum(layer.retained_magnitude for layer in layers)
-        magnitude = sum(layer.magnitude for layer in layers)
-        record = {
-            "pattern": str(pattern),
-            "layers": [
-                {
-                    "node": layer.weight.node,
-                    "op": layer.weight.op,
-                    "initializer": layer.weight.initializer,
-                    "shape": layer.weight.shape,
-                    "axis": layer.weight.axis,
-                    "zeros": layer.zeros,
-                    "density": 1 - layer.zeros / layer.elements,
-                    "retained_magnitude_share": layer.retained_magnitude / layer.magnitude if layer.magnitude else 1.0,
-                }
-                for layer in layers
-            ],
-            "left_dense": [
-                {"node": w.node, "op": w.op, "initializer": w.initializer, "shape": w.shape, "reason": reason}
-                for w, reason in others
-            ],
-        }
-        (context.out / "sparsify.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-        share = masked / (masked + left)
-        return Outcome(
-            summary=f"{pattern} on {len(layers)} layers ({share:.1%} of their weights), {len(others)} left dense",
-            facts={
-                "pattern": str(pattern),
-                "layers_total": len(layers) + len(others),
-                "layers_at_pattern": len(layers),
-                "layers_ineligible": len(others),
-                "weights_at_pattern_share": share,
-                "retained_magnitude_share": retained / magnitude if magnitude else 1.0,
-                "sparse_bytes": path.stat().st_size,
-                "dense_zipped_bytes": _zipped(dense_path),
-                "sparse_zipped_bytes": _zipped(path),
-            },
+        made = Made(pattern, reordered, sparse, keep, permuting, sensitivity, correction)
+        (out / "sparsify.json").write_text(json.dumps(record_of(made), indent=1, allow_nan=False) + "\n", "utf-8")
+        facts = facts_of(made, exported, path)
+        if images is not None:
+            facts |= {"calibration_pictures": len(request.calibration), "calibration_crops": len(images)}
+        if permuting is not None and request.gather:
+            facts |= _gathered(dense, pattern, keep, permuting, path, context)
+        return Outcome(summary=summary_of(made, facts), facts=facts)
+
+
+def _telling(context: Context, what: str) -> Callable[[str, int, int], None]:
+    """Progress over layers, with what is done to them."""
+    return lambda layer, done, of: context.progress(f"{what} {layer}", done, of)
+
+
+def _calibration(context: Context) -> Any:
+    """Crops of the calibration pictures as tensors. PipelineError where one of them also judges."""
+    from pipelines.models import find
+    from pipelines.sparsity.reconstruct import calibration_images
+
+    request = context.request
+    if not request.calibration:
+        raise PipelineError(
+            "--correct and --keep auto need calibration pictures", "add them to the spec and `invoke lock`"
         )
+    judging = {picture.sha256 for picture in request.pictures}
+    if both := [picture.path for picture in request.calibration if picture.sha256 in judging]:
+        raise PipelineError(f"{both[0]} is a picture that judges the result: it can't fit it", "use another one")
+    paths = [context.data / picture.path for picture in request.calibration]
+    return calibration_images(paths, find(request, context.run_folder), CROPS, SEED)
 
 
-def _zipped(path: Path) -> int:
-    """What the file takes once deflated: what zeros buy in storage without any format for them."""
-    squeeze = zlib.compressobj(ZIP_LEVEL)
-    size = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            size += len(squeeze.compress(block))
-    return size + len(squeeze.flush())
+def _kept(dense: onnx.ModelProto, pattern: NMPattern, images: Any, context: Context) -> tuple[frozenset[str], Any]:
+    """Layers to leave dense, by node name, and the measured sensitivities where they were chosen by them."""
+    from pipelines.graph.keep import kept_layers
+    from pipelines.graph.weights import split
+
+    request = context.request
+    eligible, others = split(dense, pattern)
+    if not eligible:
+        why = others[0][1] if others else "it has no convolution or matrix product with weights"
+        raise PipelineError(f"no layer can follow {pattern}: {why}")
+    if request.correct != "none" and (levels := [weight.node for weight in eligible if weight.quantised]):
+        raise PipelineError(f"--correct {request.correct}: {levels[0]} is quantised", "correct before it is quantised")
+    keep, sensitivity = kept_layers(dense, pattern, request.keep), None
+    if request.budget is not None:
+        from pipelines.sparsity.reconstruct import choose_dense
+
+        tell = _telling(context, "sensitivity of")
+        sensitivity = choose_dense(dense, pattern, images, request.budget, seed=SEED, progress=tell)
+        keep |= frozenset(sensitivity.dense)
+    if len(keep) == len(eligible):
+        raise PipelineError("--keep leaves every layer dense", "name fewer")
+    return keep, sensitivity
+
+
+def _reordered(
+    dense: onnx.ModelProto, pattern: NMPattern, keep: frozenset[str], context: Context
+) -> tuple[onnx.ModelProto, Any]:
+    """The dense network with its channels in the order that the pattern likes best, saved, and the report of it."""
+    from pipelines.sparsity.permute import permute_channels
+
+    reordered, report = permute_channels(
+        dense,
+        pattern,
+        seed=SEED,
+        keep=keep,
+        progress=lambda done, of: context.progress("reordering channel groups", done, of),
+    )
+    (context.out / "permuted.onnx").write_bytes(reordered.SerializeToString(deterministic=True))
+    (context.out / "permutation.json").write_text(json.dumps(report.record(), indent=1) + "\n", "utf-8")
+    return reordered, report
+
+
+def _gathered(
+    dense: onnx.ModelProto, pattern: NMPattern, keep: frozenset[str], permuting: Any, folded: Path, context: Context
+) -> dict[str, Fact]:
+    """The naive form of the same network, saved, and what its Gather nodes cost beside ours."""
+    from pipelines.graph.gather import with_gathers
+    from pipelines.graph.groups import channel_groups
+    from pipelines.graph.mask import mask_magnitude
+    from pipelines.inference import median_ms
+
+    consumers = {group.name: group.consumers for group in permuting.groups}
+    gathered = with_gathers(dense, channel_groups(dense), permuting.permutations, consumers)
+    naive = mask_magnitude(gathered, pattern, keep)[0]
+    path = context.out / "gather.onnx"
+    path.write_bytes(naive.SerializeToString(deterministic=True))
+    ours_ms, naive_ms = median_ms([folded, path])
+    return {
+        "gather_nodes": len(naive.graph.node) - len(dense.graph.node),
+        "folded_ms": ours_ms,
+        "gather_ms": naive_ms,
+    }

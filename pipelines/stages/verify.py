@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from pipelines.checks.finding import Finding
 
 
+EXACT_PICTURES = 1  # for what is computed in float64 or from compressed weights: exact, and slow
+FACTS = {  # finding -> the facts that its value and its limit become
+    "exported equals torch": ("export_max_abs_diff", "export_limit"),
+    "preprocessing is as declared": ("preprocess_max_abs_diff",),
+    "reordered equals original in float64": ("reordered_max_rel_error", "reordered_limit"),
+    "compressed network equals the file": ("compressed_max_abs_diff", "compressed_limit"),
+}
+
+
 class Verify:
     """Writes `verify.json`: findings, numbers, and the best classes of every picture."""
 
@@ -29,6 +38,10 @@ class Verify:
         return {
             "model": request.model,
             "sparsity": request.sparsity,
+            "permute": request.permute,
+            "keep": request.keep,
+            "budget": request.budget,
+            "correct": request.correct,
             "weights": request.weights.kind,
             "note": request.weights.note,
             "labels": [[picture.path, picture.label] for picture in request.pictures],
@@ -40,27 +53,20 @@ class Verify:
 
     def run(self, context: Context) -> Outcome:
         """All checks; the stage fails where one does, and its reason names the first."""
-        import onnx
-
         from pipelines.arrays import load_arrays
         from pipelines.checks.exported import exported_equals_framework
         from pipelines.checks.preprocessing import preprocessed_as_declared
-        from pipelines.checks.sparse_file import only_pruned, pattern_holds
         from pipelines.checks.sparse_outputs import sparse_outputs
         from pipelines.inference import load_outputs, outputs_of
-        from pipelines.sparsity.pattern import NMPattern
 
         request, inputs = context.request, context.inputs
         images = load_arrays(inputs["preprocess/inputs.npz"])["images"]
         model = find(request, context.run_folder)
-        pattern = NMPattern.parse(request.sparsity)
         paths = [context.data / picture.path for picture in request.pictures]
         findings = preprocessed_as_declared(model, images, paths)
         exported = outputs_of(inputs["export/model.onnx"], images, lambda i, n: context.progress("dense", i, n))
         findings.append(exported_equals_framework(exported, load_outputs(inputs["export/reference.npz"])))
-        dense_file, sparse_file = (onnx.load(str(inputs[f"{stage}/model.onnx"])) for stage in ("export", "sparsify"))
-        findings.append(pattern_holds(sparse_file, pattern))
-        findings.append(only_pruned(dense_file, sparse_file, pattern))
+        findings += _files(context, images)
         sparse, finding = sparse_outputs(
             inputs["sparsify/model.onnx"], images, exported, lambda i, n: context.progress("sparse", i, n)
         )
@@ -71,13 +77,53 @@ class Verify:
         facts, best = _answers(exported[0], sparse[0], request)
         if model.anchor_top1 is not None:
             findings.append(_anchor(facts, model.anchor_top1, request))
-        for one in findings:
-            if one.name == "exported equals torch":
-                facts |= {"export_max_abs_diff": one.value, "export_limit": one.limit}
-            elif one.name == "preprocessing is as declared":
-                facts["preprocess_max_abs_diff"] = one.value
+        facts |= _measured(findings)
         _save(context.out / "verify.json", findings, facts, best, request)
         return _outcome(findings, facts)
+
+
+def _files(context: Context, images: Array) -> list[Finding]:
+    """What the files hold: the pattern, the reordered network, the pruned one, and its compressed form."""
+    from pipelines.checks.corrected_file import budget_reached, pruned_and_corrected
+    from pipelines.checks.permuted import permuted_equals_original
+    from pipelines.checks.sparse_equals_dense import sparse_equals_dense
+    from pipelines.checks.sparse_file import only_pruned, pattern_holds
+    from pipelines.graph.keep import kept_layers
+    from pipelines.graph.load import load_model
+    from pipelines.sparsity.pattern import NMPattern
+
+    request, inputs = context.request, context.inputs
+    pattern = NMPattern.parse(request.sparsity)
+    record = json.loads(inputs["sparsify/sparsify.json"].read_text("utf-8"))
+    dense, sparse = (load_model(inputs[f"{stage}/model.onnx"]) for stage in ("export", "sparsify"))
+    keep = kept_layers(dense, pattern, request.keep)
+    findings = []
+    if request.budget is not None:
+        keep |= frozenset(record["keep"])
+        findings.append(budget_reached(sparse, pattern, keep, request.budget))
+    findings.append(pattern_holds(sparse, pattern, keep))
+    if request.permute:
+        exported, dense = dense, load_model(inputs["sparsify/permuted.onnx"])
+        told = json.loads(inputs["sparsify/permutation.json"].read_text("utf-8"))
+        orders = {group["name"]: group["permutation"] for group in told["groups"]}
+        context.progress("reordered against original", 0, EXACT_PICTURES)
+        findings += permuted_equals_original(exported, dense, images, orders, EXACT_PICTURES)
+    if request.correct == "none":
+        findings.append(only_pruned(dense, sparse, pattern, keep))
+    else:
+        findings.append(pruned_and_corrected(dense, sparse, pattern, keep, record))
+    context.progress("from compressed weights", 0, EXACT_PICTURES)
+    findings.append(sparse_equals_dense(sparse, pattern, images[:EXACT_PICTURES]))
+    return findings
+
+
+def _measured(findings: Sequence[Finding]) -> dict[str, Fact]:
+    """The findings' numbers that the table shows."""
+    facts: dict[str, Fact] = {}
+    for one in findings:
+        if (names := FACTS.get(one.name)) is not None:
+            facts |= dict(zip(names, (one.value, one.limit), strict=False))
+    return facts
 
 
 def _answers(dense: Array, sparse: Array, request: RunRequest) -> tuple[dict[str, Fact], list[list[list[int]]]]:

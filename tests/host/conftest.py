@@ -38,9 +38,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no Docker Engine answers here"))
 
 
+@pytest.fixture(scope="session")
+def compiled() -> Path:
+    """The kernels of this checkout for this machine, from the machine's own cache or compiled into it."""
+    from envs.native import ensure_native
+    from envs.platforms import host_platform
+    from envs.progress import Silent
+
+    return ensure_native(host_platform(), Silent())
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and no sources but those the test names."""
+    """An empty cache, no sources but those the test names, and no compiler of kernels."""
+    from envs import native
+    from envs.errors import FetchError
+
+    def refuse(progress: object) -> Path:
+        raise FetchError("no compiler in a test")
+
+    monkeypatch.setattr(native, "ensure_compiler", refuse)
     monkeypatch.setenv("EDGEKILN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     return tmp_path / "cache"

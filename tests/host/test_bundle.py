@@ -21,6 +21,7 @@ from envs.bundle.manifest import NAME, Member
 from envs.bundle.read import find, open_bundle
 from envs.errors import BuildError, CheckFailed, EdgekilnError, LockError, WrongUse
 from envs.lock import to_text
+from envs.native_package import kept_archive
 from envs.progress import Silent
 
 SILENT = Silent()
@@ -125,6 +126,18 @@ def test_a_second_load_writes_nothing(bundle: Path, here: Path, cache: Path) -> 
     before = {path: path.stat().st_ino for path in cache.rglob("*.whl")}
     assert load_bundle(bundle, "local", SILENT).new_bytes == 0
     assert before == {path: path.stat().st_ino for path in cache.rglob("*.whl")}
+
+
+def test_kernels_are_kept_for_whoever_wants_them_first(made: Made, here: Path, tmp_path: Path, cache: Path) -> None:
+    content, key = b"kernels" * 100, "5" * 64
+    member = Member(path=f"kernels/{key}.tar", kind="kernels", sha256=sha256(content), bytes=len(content))
+    load_bundle(made.replaced(None, member, content).write(tmp_path / "b.tar"), "local", SILENT)
+    assert [(path, path.read_bytes()) for path in (cache / "native").iterdir()] == [(kept_archive(key), content)]
+
+
+def test_a_bundle_of_the_first_format_is_still_read(made: Made, here: Path, tmp_path: Path, cache: Path) -> None:
+    older = Made(msgspec.structs.replace(made.manifest, format=1), made.files, made.lock)
+    assert load_bundle(older.write(tmp_path / "b.tar"), "local", SILENT).lock == made.lock
 
 
 @pytest.mark.parametrize("number", range(1, 9))
@@ -280,6 +293,7 @@ def test_a_member_or_anything_else_behind_the_last_is_found(bundle: Path, here: 
         (Member(path=f"sources/{'0' * 64}/y", kind="source", link="z"), "a link that leads out"),
         (Member(path="tool/a", kind="tool", link="inv", bytes=3), "a link with content"),
         (Member(path="tool/a", kind="tool"), "no sha256"),
+        (Member(path="kernels/a.tar", kind="kernels", sha256="0" * 64), "wrong place for a kernels"),
         (Member(path=f"layers/{'0' * 64}.tar.zst", kind="layer", sha256="0" * 64), "in no image"),
     ],
 )
@@ -325,7 +339,7 @@ def test_a_lock_that_was_edited_is_refused(made: Made, here: Path, tmp_path: Pat
 def test_a_newer_format_says_where_the_tool_for_it_is(made: Made, here: Path, tmp_path: Path) -> None:
     newer = msgspec.structs.replace(made.manifest, format=99)
     path = Made(newer, made.files, made.lock).write(tmp_path / "newer.tar")
-    with pytest.raises(WrongUse, match=r"format 99, this tool reads 1; use the tool inside it"):
+    with pytest.raises(WrongUse, match=r"format 99, this tool reads 1 to 2; use the tool inside it"):
         load_bundle(path, "local", SILENT)
 
 

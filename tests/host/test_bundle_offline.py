@@ -22,6 +22,8 @@ from envs.bundle.load import load_bundle
 from envs.bundle.tool import tool_files
 from envs.image import ImagePlan
 from envs.lock import to_text
+from envs.native import LEVELS
+from envs.platforms import host_platform
 from envs.progress import Silent
 from envs.spec import spec_sha256
 
@@ -46,7 +48,9 @@ def a_checkout(folder: Path) -> Path:
         (folder / "envs/locks" / name).write_text("")
     if (ROOT / ".git").exists():  # what is written but not committed yet is tested too
         shutil.copytree(ROOT / "envs", folder / "envs", dirs_exist_ok=True, ignore=_never)
-        shutil.copy(ROOT / "tasks.py", folder)
+        shutil.copytree(ROOT / "pipelines", folder / "pipelines", dirs_exist_ok=True, ignore=_never)
+        for name in ("tasks.py", "envs/locks/native.toml"):
+            shutil.copy(ROOT / name, folder / name)
     return folder
 
 
@@ -61,7 +65,10 @@ def invoke(checkout: Path, env: dict[str, str], *words: str, within: tuple[str, 
     return done.stdout
 
 
-def test_a_bundle_is_loaded_built_and_run_without_a_network(tmp_path: Path, no_network: tuple[str, ...]) -> None:
+def test_a_bundle_is_loaded_built_and_run_without_a_network(
+    tmp_path: Path, compiled: Path, no_network: tuple[str, ...]
+) -> None:
+    shutil.copytree(compiled, tmp_path / "cache/native" / compiled.name)
     wheels = tmp_path / "wheels"
     tools = make_wheel(wheels, "tools", "1.0", {"tools.py": b""})
     spec = a_spec("small")
@@ -94,10 +101,11 @@ def test_a_bundle_is_loaded_built_and_run_without_a_network(tmp_path: Path, no_n
     assert loaded["lock_digest"] == lock.digest
     built = json.loads(invoke(tool, bare, "build", "--env", "small", "--engine", "local", "--json", within=no_network))
     assert built["interpreter"] == "installed"
-    ask = "import small, sys; print(small.x, sys.prefix)"
+    ask = "import small, sys; from pipelines.native import describe; print(small.x, describe(), sys.prefix)"
     words = ("exec", "--env", "small", "--engine", "local", "--", "python3", "-c", ask)
-    said = invoke(tool, bare, *words, within=no_network).split(maxsplit=1)
-    assert (said[0], said[1].strip()) == ("1", built["tree"])
+    said = invoke(tool, bare, *words, within=no_network).split(maxsplit=2)
+    assert (said[0], said[2].strip()) == ("1", built["tree"])
+    assert said[1] in LEVELS[host_platform()]  # the kernels came with the bundle
 
 
 @pytest.mark.engine

@@ -34,6 +34,10 @@ WRONG = [
     (["exec", "--engine", "local"], "exec has no command"),
     (["lock", "--newest", "yesterday"], "--newest 'yesterday' is no day"),
     (["run", "--model", "x", "--sparsity", "2/4", "--engine", "local"], "--sparsity '2/4' is not N:M"),
+    (["run", "--model", "x", "--keep", "auto", "--budget", "90%"], "--budget '90%' is no share"),
+    (["run", "--model", "x", "--correct", "obd"], "--correct 'obd' is no method; did you mean obs?"),
+    (["check-pattern", "no-such.onnx"], "no-such.onnx: no such file"),
+    (["check-pattern", "README.md", "--sparsity", "2:2"], "--sparsity '2:2' is not N:M"),
     (["logs", "--engine", "local", "--name", "nobody"], "no container is called 'nobody'"),
 ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,14 @@ from making import small_lock
 
 import envs.run as runs
 from envs.build import Built
-from envs.contract import STAGES, Event, RunReport, RunRequest, StageResult, encode
-from envs.engines.base import Environment, Sink, Task
+from envs.contract import Artifact, Event, PatternRow, RunReport, RunRequest, StageResult, encode, stages_of
+from envs.engines.base import Environment, Mount, Sink, Task
 from envs.engines.choose import Chosen
 from envs.errors import EngineError, WorkspaceError, WrongUse
 from envs.lock import EnvLock, LockedHubWeights, LockedInterpreter
 from envs.progress import Silent
-from envs.run import Lines, RunOptions, run_model
+from envs.run import Lines, run_model
+from envs.run_options import RunOptions
 from envs.run_table import print_report
 from envs.tree import TreeRecord
 from envs.workspace import new_run, pipeline_digest
@@ -28,7 +31,7 @@ Answer = Callable[[RunRequest, Path, Sink, Sink], int]
 
 
 def good(request: RunRequest, folder: Path, stdout: Sink, stderr: Sink) -> int:
-    stages = tuple(StageResult(name=name, status="ok", elapsed_s=0.0, cached=False) for name in STAGES)
+    stages = tuple(StageResult(name=name, status="ok", elapsed_s=0.0, cached=False) for name in stages_of(request))
     report = RunReport(
         run_id=request.run_id,
         model=request.model,
@@ -104,8 +107,17 @@ def test_the_container_sees_workspace_data_and_pipelines_and_only_the_first_is_w
         ("/workspace", True),
         ("/data", False),
         ("/app/pipelines", False),
+        ("/app/native", False),
     ]
     assert task.variables["PYTHONPATH"] == "/app"
+
+
+def test_kernels_are_on_the_import_path_after_the_pipelines(go: Any, compiled: Path, cache: Path) -> None:
+    shutil.copytree(compiled, cache / "native" / compiled.name)
+    go()
+    (task,) = go.engine.tasks
+    assert task.variables["PYTHONPATH"] == f"/app:/app/native/{compiled.name}"
+    assert Mount(cache / "native", "/app/native") in task.mounts
 
 
 def test_a_request_holds_what_decides_the_result(go: Any, workspace: Path) -> None:
@@ -128,6 +140,20 @@ def test_a_request_holds_what_decides_the_result(go: Any, workspace: Path) -> No
 def test_a_model_that_is_none_is_wrong_use(go: Any, workspace: Path, model: str, said: str) -> None:
     with pytest.raises(WrongUse, match=said):
         go(model=model)
+    assert not list(workspace.glob("*/*/request.json"))
+
+
+def test_a_request_holds_what_was_asked_of_sparsity(go: Any, workspace: Path) -> None:
+    report = go(permute=False, keep="/fc/Gemm,/conv*", patterns=True)
+    request = msgspec.json.decode((workspace / report.run_folder / "request.json").read_bytes(), type=RunRequest)
+    assert (request.permute, request.keep, request.budget) == (False, ("/fc/Gemm", "/conv*"), None)
+    assert (request.correct, request.calibration, request.patterns) == ("none", (), True)
+    assert [stage.name for stage in report.stages] == list(stages_of(request))
+
+
+def test_correction_without_calibration_pictures_is_refused_before_anything_runs(go: Any, workspace: Path) -> None:
+    with pytest.raises(WrongUse, match="no calibration pictures"):
+        go(correct="match")
     assert not list(workspace.glob("*/*/request.json"))
 
 
@@ -244,3 +270,116 @@ def test_a_report_that_hides_its_drift_is_refused(go: Any) -> None:
 
     with pytest.raises(EngineError, match="belongs to another request"):
         go(hide, drift=("base: a 1 -> 2",))
+
+
+SPARSE_FACTS = {
+    "pattern": "2:4",
+    "pattern_warning": "",
+    "weights_at_pattern_share": 0.864,
+    "prunable_at_pattern_share": 0.9,
+    "macs_at_pattern_share": 0.6,
+    "layers_kept_dense": 2,
+    "kept_dense": "/a/Conv, /b/Conv",
+    "made_by": "obs",
+    "calibration_crops": 256,
+    "calibration_pictures": 41,
+    "dense_weights_bytes": 4 * 2**20,
+    "compressed_bytes": 2 * 2**20,
+    "groups_permuted": 12,
+    "groups_left": 3,
+    "retained_as_exported_share": 0.752,
+    "retained_reordered_share": 0.768,
+    "retained_bound_share": 0.803,
+    "gather_nodes": 33,
+    "folded_ms": 2.0,
+    "gather_ms": 3.0,
+}
+
+
+def test_the_table_says_what_is_sparse_what_is_not_and_how_it_was_made(
+    go: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = go()
+    stages = tuple(
+        msgspec.structs.replace(stage, facts=SPARSE_FACTS) if stage.name == "sparsify" else stage
+        for stage in report.stages
+    )
+    print_report(msgspec.structs.replace(report, stages=stages))
+    out = capsys.readouterr().out
+    for line in (
+        "2:4 on 90.0% of the weights that could have it, 86.4% of weights, 60.0% of MACs",
+        "2 layers: /a/Conv, /b/Conv",
+        "reordered, corrected (obs) on 256 crops of 41 calibration pictures, not retrained",
+        "12, 3 left (permutation.json says why)",
+        "75.20% as exported, 76.80% reordered, 80.30% if each row had its own order",
+        "33 Gather nodes: 3.00 ms, without them 2.00 ms (1.50x)",
+    ):
+        assert line in out
+
+
+def test_compared_patterns_are_a_table_of_their_own(
+    go: Any, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = PatternRow(
+        pattern="2:4",
+        reordered=True,
+        layers=33,
+        weights_share=0.96,
+        retained_share=0.768,
+        efficacy=0.289,
+        index_bits=4,
+        entropy_bits=3,
+        metadata_bytes=2**19,
+        entropy_bytes=3 * 2**17,
+        compressed_bytes=9 * 2**20,
+        agreement_top1=None,
+        cosine_centred=0.5,
+        top1=7,
+    )
+    report = go()
+    path = "artifacts/patterns/patterns.json"
+    file = workspace / report.run_folder / path
+    file.parent.mkdir(parents=True)
+    file.write_bytes(msgspec.json.encode([row]))
+    shown = msgspec.structs.replace(report, artifacts=(Artifact(path=path, sha256="0" * 64, bytes=1),))
+    print_report(shown)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("2:4, reordered")]
+    assert " ".join(line.split()) == "2:4, reordered 33 76.80% 28.9% 4, 3 0.50 MiB, 0.38 MiB 9.00 MiB - 0.500 7"
+    file.write_text("[{}]")
+    with pytest.raises(EngineError, match="not a table of patterns"):
+        print_report(shown)
+
+
+def test_progress_is_said_when_a_stage_is_silent_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    from envs import display
+
+    now = [0.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
+    out = io.StringIO()
+    lines = display.EventLines(Console(file=out, width=80))
+    lines.show(Event(kind="stage_started", stage="sparsify"))
+    for second in range(40):
+        now[0] = float(second)
+        lines.show(Event(kind="progress", stage="sparsify", message="layer", done=second, total=40))
+    lines.show(Event(kind="stage_finished", stage="sparsify", status="ok", elapsed_s=40.0, message="done"))
+    said = out.getvalue().splitlines()
+    assert [line.split() for line in said[:2]] == [["sparsify", "15/40", "layer"], ["sparsify", "30/40", "layer"]]
+    assert said[2].endswith("done")
+
+
+def test_on_a_terminal_progress_is_one_line_that_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    from envs import display
+
+    monkeypatch.setattr(display, "SILENT_ON_TERMINAL_S", 0.0)
+    out = io.StringIO()
+    lines = display.EventLines(Console(file=out, width=30, force_terminal=True, color_system=None))
+    lines.show(Event(kind="progress", stage="sparsify", message="a layer with a very long name", done=1, total=2))
+    lines.show(Event(kind="stage_finished", stage="sparsify", status="ok", message="done"))
+    text = out.getvalue()
+    shown, _, rest = text.partition("\r\x1b[2K")
+    assert len(shown) < 30 and "\n" not in shown
+    assert rest.count("\n") == 1

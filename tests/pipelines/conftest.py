@@ -1,4 +1,4 @@
-"""A small real network as a person's module, two pictures, and a run of the whole pipeline over them."""
+"""A small network as a person's module, two pictures that judge, one that fits, and a run of the whole pipeline."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from spoiling import Run
 
 from pipelines.contract import Event, ExportOptions, Picture, RunReport, RunRequest, Weights
 from pipelines.runner import run
-from pipelines.stages import PLAN
+from pipelines.stages import plan
 
 MODULE = """
     import numpy as np
@@ -51,23 +52,23 @@ def locked_data() -> Path:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Two pictures that a seed made."""
+    """Three pictures that a seed made: two that judge, one that fits."""
     folder = tmp_path / "data"
-    (folder / "two").mkdir(parents=True)
     random = np.random.default_rng(0)
-    for name in ("a", "b"):
-        Image.fromarray(random.integers(0, 256, (24, 20, 3), dtype=np.uint8)).save(folder / "two" / f"{name}.png")
+    for name in ("two/a", "two/b", "calibration/c"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (24, 20, 3), dtype=np.uint8)).save(folder / f"{name}.png")
     return folder
 
 
-def pictures(data: Path) -> tuple[Picture, ...]:
+def pictures(data: Path, collection: str = "two") -> tuple[Picture, ...]:
     return tuple(
         Picture(
             path=path.relative_to(data).as_posix(),
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-            collection="two",
+            collection=collection,
         )
-        for path in sorted(data.glob("*/*.png"))
+        for path in sorted(data.glob(f"{collection}/*.png"))
     )
 
 
@@ -109,7 +110,26 @@ def run_all(workspace: Path, data: Path) -> Callable[..., RunReport]:
 
     def go(request: RunRequest, events: list[Event] | None = None) -> RunReport:
         seen = events if events is not None else []
-        return run(request, PLAN, workspace, data, seen.append)
+        return run(request, plan(request), workspace, data, seen.append)
+
+    return go
+
+
+@pytest.fixture
+def start(
+    request_for: Callable[..., RunRequest],
+    run_all: Callable[..., RunReport],
+    workspace: Path,
+    data: Path,
+    tmp_path: Path,
+) -> Callable[..., Run]:
+    """Runs the plan over a request, which must succeed; its files may then be spoiled."""
+
+    def go(**changes: Any) -> Run:
+        request = request_for(**changes)
+        report = run_all(request)
+        assert report.ok, [stage.reason for stage in report.stages]
+        return Run(request, report, workspace, data, tmp_path / "spoiled")
 
     return go
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ import pytest
 from conftest import MODULE
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import numpy_helper
 from PIL import Image
+from spoiling import Run
 
 from pipelines.checks.agreement import agreement, hits, top_classes
 from pipelines.checks.exported import exported_equals_framework
@@ -27,58 +26,14 @@ from pipelines.graph.mask import mask_magnitude
 from pipelines.models.base import Preprocessing
 from pipelines.models.lite0 import EfficientNetLite0
 from pipelines.sparsity.pattern import NMPattern
-from pipelines.stage import Context, Outcome
-from pipelines.stages.verify import Verify
 
 Make = Callable[..., RunRequest]
 Go = Callable[..., RunReport]
 
 
-class Run:
-    """A finished run whose files a test may spoil before verify sees them."""
-
-    def __init__(self, request: RunRequest, report: RunReport, workspace: Path, data: Path, spoiled: Path) -> None:
-        self.request = request
-        self.data = data
-        self.folder = workspace / report.run_folder
-        self.inputs = {}
-        for artifact in report.artifacts:
-            name = artifact.path.removeprefix("artifacts/")
-            copy = spoiled / name
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self.folder / artifact.path, copy)
-            self.inputs[name] = copy
-        self.out = spoiled / "out"
-        self.out.mkdir()
-
-    def verify(self) -> Outcome:
-        context = Context(self.request, self.data, self.folder, self.out, self.inputs, {}, lambda what, i, n: None)
-        return Verify().run(context)
-
-    def change_tensor(self, file: str, tensor: int, change: Callable[[Any], None]) -> str:
-        path = self.inputs[file]
-        model = onnx.load(str(path))
-        held = [one for one in model.graph.initializer if len(one.dims) > 1][tensor]
-        values = numpy_helper.to_array(held).copy()
-        change(values)
-        name = str(held.name)
-        held.CopyFrom(numpy_helper.from_array(values, name))
-        onnx.save(model, str(path))
-        return name
-
-    def change_images(self, change: Callable[[Any], Any]) -> None:
-        with np.load(self.inputs["preprocess/inputs.npz"]) as saved:
-            arrays = dict(saved)
-        arrays["images"] = change(arrays["images"])
-        np.savez(self.inputs["preprocess/inputs.npz"], **arrays)
-
-
 @pytest.fixture
-def good(request_for: Make, run_all: Go, workspace: Path, data: Path, tmp_path: Path) -> Iterator[Run]:
-    request = request_for()
-    report = run_all(request)
-    assert report.ok
-    yield Run(request, report, workspace, data, tmp_path / "spoiled")
+def good(start: Callable[..., Run]) -> Run:
+    return start()
 
 
 def test_an_unspoiled_run_verifies(good: Run) -> None:
@@ -128,7 +83,7 @@ def test_a_broken_group_of_four_is_named_with_layer_row_and_group(good: Run) -> 
     assert outcome.status == "failed"
     assert outcome.reason.startswith("2:4 holds in the file: ")
     assert f"({name}), row [6" in outcome.reason
-    assert "group 1 keeps 4 of 4" in outcome.reason
+    assert "group 1 (channels 4 to 7) keeps 4 of 4" in outcome.reason
 
 
 def test_the_wrong_zeros_are_found(good: Run) -> None:

@@ -97,7 +97,7 @@ def test_nothing_in_it_says_where_it_was_made(request_for: Make, run_all: Go, wo
 
 def test_two_workspaces_give_the_same_bytes(request_for: Make, tmp_path: Path, data: Path) -> None:
     from pipelines.runner import run
-    from pipelines.stages import PLAN
+    from pipelines.stages import plan
 
     made = []
     for place in ("one", "two"):
@@ -105,7 +105,7 @@ def test_two_workspaces_give_the_same_bytes(request_for: Make, tmp_path: Path, d
         folder = tmp_path / place / request.run_folder
         folder.parent.mkdir(parents=True)
         (tmp_path / "runs" / request.run_folder).rename(folder)
-        made.append(run(request, PLAN, tmp_path / place, data, lambda event: None).artifacts)
+        made.append(run(request, plan(request), tmp_path / place, data, lambda event: None).artifacts)
     assert made[0] == made[1]
 
 

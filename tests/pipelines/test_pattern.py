@@ -65,6 +65,27 @@ def test_holds_and_violations_agree(given: tuple[Any, int], pattern: NMPattern) 
 
 
 @settings(deadline=None)
+@given(weights(), PATTERNS, st.integers(0, 3))
+def test_broken_groups_are_counted_and_the_first_are_those_of_the_whole_list(
+    given: tuple[Any, int], pattern: NMPattern, limit: int
+) -> None:
+    weight, axis = given
+    everything = pattern.violations(weight, axis)
+    assert pattern.broken_groups(weight, axis) == len(everything)
+    assert pattern.violations(weight, axis, limit=limit) == everything[:limit]
+    assert pattern.group_count(weight.shape, axis) >= len(everything)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=4), PATTERNS)
+def test_every_group_of_ones_is_counted(shape: list[int], pattern: NMPattern) -> None:
+    for axis, length in enumerate(shape):
+        ones = np.ones(shape)
+        last = np.moveaxis(ones, axis, -1).reshape(-1, length)
+        assert pattern.group_count(shape, axis) == sum(len(range(0, length, pattern.m)) for _ in last)
+
+
+@settings(deadline=None)
 @given(weights(), PATTERNS)
 def test_no_choice_retains_more(given: tuple[Any, int], pattern: NMPattern) -> None:
     weight, axis = given

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pipelines.checks.sparse_file import only_pruned
 from pipelines.errors import PipelineError
 from pipelines.graph.mask import mask_magnitude
-from pipelines.graph.tensors import values_of
+from pipelines.graph.tensors import values_of, without_tensors
 from pipelines.graph.weights import check_pattern, split, weights_of
 from pipelines.sparsity.pattern import NMPattern
 
@@ -181,6 +181,20 @@ def test_the_untouched_rest_is_compared_bit_for_bit() -> None:
     assert only_pruned(model, made, PATTERN).status == "ok"  # NaN equals itself
     made.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.array([-0.0, np.nan], np.float32), "b"))
     assert only_pruned(model, made, PATTERN).detail.startswith("1 values of b are neither")
+
+
+def test_the_rest_of_a_model_is_all_of_it_but_its_values() -> None:
+    constant = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(weight(4)))
+    model = graph(
+        [constant, helper.make_node("Conv", ["x", "w", "c"], ["y"], name="n", pads=[1, 1])], w=weight(4, 4, 3)
+    )
+    model.metadata_props.add(key="a", value="b")
+    model.graph.doc_string = "text"
+    wanted = onnx.ModelProto()
+    wanted.CopyFrom(model)
+    wanted.graph.initializer[0].Clear()
+    wanted.graph.node[0].attribute[0].t.Clear()
+    assert without_tensors(model) == wanted
 
 
 def test_a_shared_weight_is_masked_once() -> None:
