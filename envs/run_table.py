@@ -38,7 +38,7 @@ def print_report(report: RunReport) -> None:
     print_rows(_network_rows(facts), ("", "original", "sparse"))
     print_rows(_check_rows(facts, report), ("", ""))
     if rows := pattern_rows(report):
-        print_title("patterns, by magnitude")
+        print_title(f"patterns on every layer that takes them, by {rows[0].made_by}")
         print_rows(_pattern_table(rows), PATTERN_HEADINGS)
 
 

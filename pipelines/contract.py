@@ -187,6 +187,7 @@ class PatternRow(Letter, frozen=True, kw_only=True):
 
     pattern: str
     reordered: bool
+    made_by: str  # magnitude, or the run's correction
     layers: int
     weights_share: float  # of all layers' weights
     retained_share: float

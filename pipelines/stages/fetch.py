@@ -70,11 +70,6 @@ def picture_files(request: RunRequest, data: Path) -> list[InputFile]:
     return [InputFile(picture.path, data / picture.path, picture.sha256) for picture in request.pictures]
 
 
-def calibration_files(request: RunRequest, data: Path) -> list[InputFile]:
-    """The pictures that fit and never judge, in the request's order."""
-    return [InputFile(picture.path, data / picture.path, picture.sha256) for picture in request.calibration]
-
-
 def weights_file(request: RunRequest, data: Path, run_folder: Path) -> InputFile | None:
     """The file that the weights come from; None where they are made here. Never random ones in place of a file."""
     weights = request.weights

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.contract import RunRequest
+from pipelines.contract import PICTURED, RunRequest
 from pipelines.stage import Context, InputFile, Outcome
+from pipelines.stages.calibration import calibration_inputs, calibration_tensors
+from pipelines.stages.sparsify import sparse_network
 
+FIT_CROPS = 64  # enough to compare, and twelve networks are corrected
 COMPARED = ("1:2", "2:4", "4:8", "8:16", "2:8", "1:4")
 
 
@@ -20,21 +23,23 @@ class Patterns:
     uses = ()
 
     def parameters(self, request: RunRequest) -> Mapping[str, Any]:
-        """The patterns, the labels that judge, and whether they can."""
+        """The patterns, how they are made, the labels that judge, and whether they can."""
         return {
             "patterns": COMPARED,
+            "correct": request.correct,
+            "model": request.model if request.calibrates else "",
             "weights": request.weights.kind,
             "labels": [picture.label for picture in request.pictures],
         }
 
     def input_files(self, request: RunRequest, data: Path, run_folder: Path) -> Sequence[InputFile]:
-        """None beside the exported model and the tensors."""
-        del request, data, run_folder
-        return ()
+        """The calibration pictures, where the run corrects."""
+        return calibration_inputs(request, data, run_folder)
 
     def run(self, context: Context) -> Outcome:
-        """Reorder, mask by magnitude and run the network, once a pattern."""
+        """Reorder, mask (and correct, where the run does) and run the network, twice a pattern."""
         import msgspec
+        import onnx
 
         from pipelines.arrays import load_arrays
         from pipelines.graph.load import load_model
@@ -46,7 +51,14 @@ class Patterns:
         request = context.request
         labels = [picture.label if request.weights.kind != "random" else None for picture in request.pictures]
         patterns = [NMPattern.parse(text) for text in COMPARED]
-        rows = compare(model, patterns, images, labels, context.progress)
+        tensors = calibration_tensors(context) if request.correct in PICTURED else None
+        fit = None if tensors is None else tensors[:FIT_CROPS]
+
+        def make(dense: onnx.ModelProto, pattern: NMPattern) -> onnx.ModelProto:
+            return sparse_network(dense, pattern, request.correct, fit)[0]
+
+        made_by = "magnitude" if request.correct == "none" else request.correct
+        rows = compare(model, patterns, images, labels, context.progress, make, made_by)
         document = msgspec.json.format(msgspec.json.encode(rows), indent=1) + b"\n"
         (context.out / "patterns.json").write_bytes(document)
         if not rows:

@@ -7,18 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.contract import Fact, RunRequest
+from pipelines.contract import Correction, Fact, RunRequest
 from pipelines.errors import PipelineError
 from pipelines.stage import Context, InputFile, Outcome
-from pipelines.stages.fetch import calibration_files, module_files
+from pipelines.stages.calibration import SEED, calibration_inputs, calibration_tensors
 
 if TYPE_CHECKING:
     import onnx
 
+    from pipelines.arrays import Array
     from pipelines.sparsity.pattern import NMPattern
-
-SEED = 0
-CROPS = 256  # of the calibration pictures
 
 
 class Sparsify:
@@ -45,16 +43,11 @@ class Sparsify:
 
     def input_files(self, request: RunRequest, data: Path, run_folder: Path) -> Sequence[InputFile]:
         """The calibration pictures and a person's module, where they are needed."""
-        if not request.calibrates:
-            return ()
-        return [*calibration_files(request, data), *module_files(request, run_folder)]
+        return calibration_inputs(request, data, run_folder)
 
     def run(self, context: Context) -> Outcome:
         """Choose the layers, reorder, mask or correct, save, read again, check."""
-        import numpy as np
-
         from pipelines.graph.load import load_model
-        from pipelines.graph.mask import mask_magnitude
         from pipelines.graph.weights import check_pattern
         from pipelines.sparsity.pattern import NMPattern
         from pipelines.stages.sparsify_record import Made, facts_of, record_of, summary_of
@@ -66,19 +59,11 @@ class Sparsify:
             raise PipelineError(f"--sparsity: {error}") from error
         exported = context.inputs["export/model.onnx"]
         dense = load_model(exported)
-        images = _calibration(context) if request.calibrates else None
+        images = calibration_tensors(context)
         keep, sensitivity = _kept(dense, pattern, images, context)
         reordered, permuting = _reordered(dense, pattern, keep, context) if request.permute else (dense, None)
-        if request.correct == "none":
-            sparse, correction = mask_magnitude(reordered, pattern, keep)[0], None
-        else:
-            from pipelines.sparsity.reconstruct import correct
-
-            tell = _telling(context, "correcting")
-            seen = images if images is not None else np.empty((0,), np.float32)
-            sparse, correction = correct(
-                reordered, pattern, seen, method=request.correct, keep=keep, seed=SEED, progress=tell
-            )
+        tell = _telling(context, "correcting")
+        sparse, correction = sparse_network(reordered, pattern, request.correct, images, keep, tell)
         path = out / "model.onnx"
         path.write_bytes(sparse.SerializeToString(deterministic=True))
         if broken := check_pattern(load_model(path), pattern, keep):
@@ -93,26 +78,29 @@ class Sparsify:
         return Outcome(summary=summary_of(made, facts), facts=facts)
 
 
+def sparse_network(
+    dense: onnx.ModelProto,
+    pattern: NMPattern,
+    method: Correction,
+    images: Array | None,
+    keep: frozenset[str] = frozenset(),
+    tell: Callable[[str, int, int], None] | None = None,
+) -> tuple[onnx.ModelProto, Any]:
+    """The network with the pattern, by magnitude or corrected, and the report of the correction (None without)."""
+    import numpy as np
+
+    from pipelines.graph.mask import mask_magnitude
+    from pipelines.sparsity.reconstruct import correct
+
+    if method == "none":
+        return mask_magnitude(dense, pattern, keep)[0], None
+    seen = images if images is not None else np.empty((0,), np.float32)
+    return correct(dense, pattern, seen, method=method, keep=keep, seed=SEED, progress=tell)
+
+
 def _telling(context: Context, what: str) -> Callable[[str, int, int], None]:
     """Progress over layers, with what is done to them."""
     return lambda layer, done, of: context.progress(f"{what} {layer}", done, of)
-
-
-def _calibration(context: Context) -> Any:
-    """Crops of the calibration pictures as tensors. PipelineError where one of them also judges."""
-    from pipelines.models import find
-    from pipelines.sparsity.reconstruct import calibration_images
-
-    request = context.request
-    if not request.calibration:
-        raise PipelineError(
-            "--correct and --keep auto need calibration pictures", "add them to the spec and `invoke lock`"
-        )
-    judging = {picture.sha256 for picture in request.pictures}
-    if both := [picture.path for picture in request.calibration if picture.sha256 in judging]:
-        raise PipelineError(f"{both[0]} is a picture that judges the result: it can't fit it", "use another one")
-    paths = [context.data / picture.path for picture in request.calibration]
-    return calibration_images(paths, find(request, context.run_folder), CROPS, SEED)
 
 
 def _kept(dense: onnx.ModelProto, pattern: NMPattern, images: Any, context: Context) -> tuple[frozenset[str], Any]:

@@ -323,6 +323,7 @@ def test_compared_patterns_are_a_table_of_their_own(
     row = PatternRow(
         pattern="2:4",
         reordered=True,
+        made_by="match",
         layers=33,
         weights_share=0.96,
         retained_share=0.768,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from conftest import pictures
 
 from pipelines.contract import PatternRow, RunReport, RunRequest, Weights
 from pipelines.stages import plan
@@ -40,6 +41,18 @@ def test_rows_obey_the_arithmetic_of_patterns(rows: tuple[PatternRow, ...]) -> N
     assert by_name["4:8"].retained_share >= by_name["2:4"].retained_share  # every 2:4 mask is a 4:8 mask
     assert by_name["2:8"].retained_share >= by_name["1:4"].retained_share
     assert by_name["1:4"].compressed_bytes < by_name["2:4"].compressed_bytes
+
+
+def test_rows_are_made_as_the_run_is_made(request_for: Make, run_all: Go, workspace: Path, data: Path) -> None:
+    made = {}
+    for number, method in enumerate(("none", "match")):
+        request = request_for(number, patterns=True, correct=method, calibration=pictures(data, "calibration"))
+        file = workspace / run_all(request).run_folder / "artifacts/patterns/patterns.json"
+        rows = msgspec.json.decode(file.read_bytes(), type=tuple[PatternRow, ...])
+        made[method] = next(row for row in rows if row.pattern == "1:4" and not row.reordered)
+    assert (made["none"].made_by, made["match"].made_by) == ("magnitude", "match")
+    assert made["match"].retained_share == made["none"].retained_share
+    assert made["match"].cosine_centred != made["none"].cosine_centred
 
 
 def test_the_stage_runs_only_where_it_is_asked_for(request_for: Make, run_all: Go) -> None:
