@@ -3,8 +3,9 @@
     ./inv exec --engine local --env light -- python3 -m benchmarks.accuracy MODEL.onnx DATA CASE...
 
 MODEL.onnx: from the export stage of `invoke run --model onnx_efficientnet_lite0`. DATA: the data folder. A case is
-METHOD, METHOD@BUDGET (layers left dense by `choose_dense`) or either with a `+` (channels reordered first), as in
-`obs@0.9+`. Calibration: 256 crops of the lock's calibration pictures. Judged by: the 20 labelled pictures, whole (top-1
+METHOD, METHOD@BUDGET (layers left dense by `choose_dense`) or either with a `+` (channels reordered first) or a `~`
+(reordered by |w| times the norm of the activation), as in `obs@0.9+`. Calibration: 256 crops of the lock's
+calibration pictures. Judged by: the 20 labelled pictures, whole (top-1
 and top-5 out of 20) and as 15 crops of each (agreement with the dense network's best class, standard error over
 pictures). CPU seconds are the process's own, of choosing and correcting; set OMP_NUM_THREADS=1.
 """
@@ -27,7 +28,7 @@ from pipelines.inference import outputs_of
 from pipelines.models.lite0 import EfficientNetLite0
 from pipelines.sparsity.pattern import NMPattern
 from pipelines.sparsity.permute import permute_channels
-from pipelines.sparsity.reconstruct import calibration_images, choose_dense, correct
+from pipelines.sparsity.reconstruct import activation_norms, calibration_images, choose_dense, correct
 from pipelines.sparsity.reconstruct.sensitivity import divergence
 
 CALIBRATION_CROPS, JUDGING_CROPS = 256, 300
@@ -85,11 +86,14 @@ def main() -> None:
 
 
 def _made(case: str, dense: onnx.ModelProto, pattern: NMPattern, images: Array, judge: Judge) -> str:
-    method, _, budget = case.rstrip("+").partition("@")
+    method, _, budget = case.rstrip("+~").partition("@")
     began = time.process_time()
     chosen = choose_dense(dense, pattern, images, float(budget)) if budget else None
     keep = chosen.dense if chosen else ()
-    model = permute_channels(dense, pattern, keep=keep)[0] if case.endswith("+") else dense
+    model = dense
+    if case.endswith(("+", "~")):
+        weighting = activation_norms(dense, images) if case.endswith("~") else None
+        model = permute_channels(dense, pattern, keep=keep, weighting=weighting)[0]
     sparse, _ = correct(model, pattern, images, method=method, keep=keep)
     spent_s = time.process_time() - began
     shares = f"{chosen.weights_share:.1%} | {chosen.macs_share or 0:.1%}" if chosen else "100 % | 100 %"

@@ -20,7 +20,8 @@ from pipelines.graph.tensors import changed_tensors, values_of
 from pipelines.graph.weights import check_pattern
 from pipelines.inference import outputs_of
 from pipelines.sparsity.pattern import NMPattern
-from pipelines.sparsity.reconstruct import PICTURED, calibration_images, choose_dense, correct
+from pipelines.sparsity.permute import permute_channels
+from pipelines.sparsity.reconstruct import PICTURED, activation_norms, calibration_images, choose_dense, correct
 from pipelines.sparsity.reconstruct.blocks import blocks_of, outputs_in, run
 from pipelines.sparsity.reconstruct.linear import linears_of
 from pipelines.sparsity.reconstruct.moments import Moments, moments, scales, shifts
@@ -508,3 +509,33 @@ def test_crops_are_those_of_the_seed_and_spread_over_the_pictures(tmp_path: Path
         calibration_images([], model, 1)
     with pytest.raises(ValueError, match="^count"):
         calibration_images(paths, model, 0)
+
+
+def test_activation_norms_are_root_mean_squares_of_what_a_layer_reads() -> None:
+    model, random = residual_network(), np.random.default_rng(1)
+    images = random.standard_normal((3, 3, 12, 12)).astype(np.float32)
+    norms = activation_norms(model, images)
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in ("a0", "a1", "a2"))
+    _, first, second, third = (one.astype(np.float64) for one in outputs_of(probe.SerializeToString(), images))
+    np.testing.assert_allclose(norms["w1"], [np.sqrt((first**2).mean((0, 2, 3)))], rtol=1e-5)
+    np.testing.assert_allclose(norms["w3"], [np.sqrt((third**2).mean((0, 2, 3)))], rtol=1e-5)
+    assert norms["w2"].shape == (16, 1)  # a depthwise layer has a group for each channel
+    reached = np.pad(second, [(0, 0), (0, 0), (1, 1), (1, 1)])
+    by_hand = [
+        sum((reached[:, channel, i : i + 6, j : j + 6] ** 2).mean() for i in range(3) for j in range(3)) / 9
+        for channel in range(16)
+    ]
+    np.testing.assert_allclose(norms["w2"][:, 0], np.sqrt(by_hand), rtol=1e-5)
+
+
+def test_an_order_weighted_by_activation_norms_keeps_more_of_what_they_weigh() -> None:
+    model, random = residual_network(), np.random.default_rng(1)
+    weighting = activation_norms(model, random.standard_normal((3, 3, 12, 12)).astype(np.float32))
+    permuted, report = permute_channels(model, TWO_OF_FOUR, weighting=weighting)
+    assert report.weighted
+    assert report.retained_after > report.retained_before
+    image = random.standard_normal((1, 3, 12, 12)).astype(np.float32)
+    for before, after in zip(*(outputs_of(m.SerializeToString(), image) for m in (model, permuted)), strict=True):
+        np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)

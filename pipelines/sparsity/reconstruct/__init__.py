@@ -2,6 +2,7 @@
 
 from pipelines.sparsity.reconstruct.correct import METHODS, PICTURED, CorrectedLayer, CorrectionReport, correct
 from pipelines.sparsity.reconstruct.crops import calibration_images
+from pipelines.sparsity.reconstruct.importance import activation_norms
 from pipelines.sparsity.reconstruct.sensitivity import LayerSensitivity, Sensitivity, choose_dense
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "CorrectionReport",
     "LayerSensitivity",
     "Sensitivity",
+    "activation_norms",
     "calibration_images",
     "choose_dense",
     "correct",
