@@ -11,8 +11,8 @@ from envs.contract import PatternReport, Refusal
 from envs.engines.base import Mount, Task
 from envs.engines.choose import choose
 from envs.errors import EngineError, WrongUse
+from envs.mounts import pipelines_mount
 from envs.progress import Progress
-from envs.run import pipelines_mount
 from envs.run_options import check_sparsity
 
 MODEL = "/model"

@@ -3,77 +3,53 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from envs.build import Built
-from envs.contract import Event, ExportOptions, RunReport, RunRequest, encode, stages_of
+from envs.contract import Event, ExportOptions, RunReport, RunRequest, encode
 from envs.data import PACKAGED_WEIGHTS, TORCHVISION, calibration, choose_weights, pictures
 from envs.drift import environment
-from envs.engines.base import Engine, Mount, Task
 from envs.engines.choose import choose
-from envs.errors import EngineError, WrongUse
+from envs.errors import WrongUse
 from envs.files import write_atomic
 from envs.lock import EnvLock, read_lock
-from envs.native import kernels
-from envs.native_package import native_root
-from envs.paths import PIPELINES, runs_root
-from envs.platforms import host_platform
+from envs.mounts import import_path
+from envs.paths import runs_root
 from envs.progress import Progress
 from envs.run_options import RunOptions, choices
-from envs.spec import load_spec
-from envs.workspace import bring_module, module_file, new_run, pipeline_digest, point_latest
-
-WORKSPACE, DATA, APP = "/workspace", "/data", "/app"
-
-
-def standard_mounts(data: Path) -> list[Mount]:
-    """What every container of an environment sees: workspace (writable); data, pipelines and kernels (read-only)."""
-    return [workspace_mount(), Mount(data, DATA), pipelines_mount(), native_mount()]
-
-
-def workspace_mount() -> Mount:
-    """`runs/`, made if it is not there."""
-    runs_root().mkdir(parents=True, exist_ok=True)
-    return Mount(runs_root(), WORKSPACE, writable=True)
-
-
-def pipelines_mount() -> Mount:
-    """The pipelines under a folder of their own name, so that this folder is what the import path names."""
-    return Mount(PIPELINES, f"{APP}/pipelines")
-
-
-def native_mount() -> Mount:
-    """All compiled kernels, so that a kept container also sees those of sources that have changed since its start."""
-    native_root().mkdir(parents=True, exist_ok=True)
-    return Mount(native_root(), f"{APP}/native")
-
-
-def import_path(engine: Engine, progress: Progress, *more: str) -> dict[str, str]:
-    """Variables that put `pipelines` (and more folders) on the import path, and its kernels, compiled if need be."""
-    parent = str(Path(engine.view(pipelines_mount())).parent)
-    folder = kernels(host_platform(), progress)
-    native = (f"{engine.view(native_mount())}/{folder.name}",) if folder else ()
-    return {"PYTHONPATH": ":".join((parent, *native, *more)), "PYTHONDONTWRITEBYTECODE": "1"}
+from envs.run_parts import Surroundings, planned_parts, read_report, run_parts
+from envs.spec import EnvSpec, load_spec
+from envs.toolchain import check_offer, exporting, offer, vendor_options
+from envs.workspace import bring_module, module_file, new_run, pipeline_digest
 
 
 def run_model(options: RunOptions, progress: Progress, on_event: Callable[[Event], None]) -> RunReport:
     """Build what is missing, run the pipeline in the engine, give its report (also in the run folder)."""
     asked = choices(options)
-    if asked.needs_calibration:
-        calibration(read_lock(options.env))  # says so now if there is none, not after a build
+    spec = load_spec(options.env)
+    vendor = vendor_options(options, asked, spec)
+    exporter = exporting(spec)
+    converts_here = spec.toolchain is not None and not spec.toolchain.outside
+    wants_pictures = asked.needs_calibration or converts_here
+    if wants_pictures:
+        calibration(read_lock(exporter.name))  # says so now if there is none, not after a build
     module = _module_path(options.model)
     if module is None:
-        check_model(options.model, read_lock(options.env))
+        check_model(options.model, read_lock(exporter.name))
     chosen = choose(options.engine)
     progress.say(chosen.why)
-    spec = load_spec(options.env)
-    built, data = environment(options.env, chosen, progress, allow_drift=options.allow_drift)
-    variables = import_path(chosen.engine, progress)  # compiles now: a fault in a kernel leaves no run folder
-    for line in built.lock.drift:
+    built, data = environment(exporter.name, chosen, progress, allow_drift=options.allow_drift)
+    environments = {exporter.name: built}
+    if spec.name != exporter.name:
+        environments[spec.name] = environment(spec.name, chosen, progress, allow_drift=options.allow_drift)[0]
+    drift = tuple(line for one in environments.values() for line in one.lock.drift)
+    for line in drift:
         progress.say(f"drifted from the lock: {line}")
+    variables = import_path(chosen.engine, progress)  # compiles now: a fault in a kernel leaves no run folder
+    if vendor is not None and (vendor.target or vendor.variants):
+        check_offer(vendor, offer(vendor.vendor, chosen.engine, environments[spec.name], variables))
     model = module.stem if module and module.is_file() else module.name if module else options.model
     run_id, folder = new_run(model)
     request = RunRequest(
@@ -82,30 +58,36 @@ def run_model(options: RunOptions, progress: Progress, on_event: Callable[[Event
         module=bring_module(module, folder) if module else None,
         env=options.env,
         engine=chosen.engine.name,
-        lock_digest=built.lock.digest,
+        lock_digest=environments[spec.name].lock.digest,
         pipeline_digest=pipeline_digest(),
         run_folder=folder.relative_to(runs_root()).as_posix(),
         weights=choose_weights(options.weights, model, built.lock, data, folder, progress, module is not None),
         pictures=pictures(built.lock),
-        export=ExportOptions(
-            opset=spec.export.opset, ir_version=spec.export.ir_version, simplifier=spec.export.simplifier
-        ),
+        export=_export_options(exporter),
         sparsity=options.sparsity,
         permute=options.permute,
         gather=options.gather,
         keep=asked.keep,
         budget=asked.budget,
         correct=asked.correct,
-        calibration=calibration(built.lock) if asked.needs_calibration else (),
+        calibration=calibration(built.lock) if wants_pictures else (),
         patterns=options.patterns,
         use_cache=options.use_cache,
-        drift=built.lock.drift,
+        drift=drift,
+        vendor=vendor,
     )
+    digests = {name: one.lock.digest for name, one in environments.items()}
+    request = msgspec.structs.replace(request, parts=planned_parts(request, digests, exporter.name))
     write_atomic(folder / "request.json", encode(request))
     weights = f"{request.weights.kind}" + (f" ({request.weights.note})" if request.weights.note else "")
-    progress.say(f"run {model}/{run_id} in {options.env}, weights: {weights}")
-    _run_pipeline(chosen.engine, built, data, folder, variables, on_event)
-    return _read_report(folder, request)
+    progress.say(f"run {model}/{run_id} in {' and '.join(environments)}, weights: {weights}")
+    run_parts(request, folder, chosen.engine, environments, Surroundings(data, variables), on_event)
+    return read_report(folder, request)
+
+
+def _export_options(spec: EnvSpec) -> ExportOptions:
+    assert spec.export is not None  # the spec was checked when it was read
+    return ExportOptions(opset=spec.export.opset, ir_version=spec.export.ir_version, simplifier=spec.export.simplifier)
 
 
 def _module_path(model: str) -> Path | None:
@@ -136,73 +118,3 @@ def check_model(name: str, lock: EnvLock) -> None:
             f"no model is called {name!r}",
             f"{hint}`invoke models` lists them; a .py file or folder works too",
         )
-
-
-def _run_pipeline(
-    engine: Engine,
-    built: Built,
-    data: Path,
-    folder: Path,
-    variables: Mapping[str, str],
-    on_event: Callable[[Event], None],
-) -> None:
-    mounts = standard_mounts(data)
-    workspace, data_view = engine.view(mounts[0]), engine.view(mounts[1])
-    request = folder.relative_to(runs_root()) / "request.json"
-    command = ["python3", "-m", "pipelines", str(request), "--workspace", workspace, "--data", data_view]
-    task = Task(
-        environment=built.environment,
-        command=command,
-        mounts=mounts,
-        workdir=workspace,
-        variables=variables,
-    )
-    lines = Lines(on_event)
-    with (folder / "log.txt").open("wb") as log:
-
-        def to_log(block: bytes) -> None:
-            log.write(block)
-            log.flush()
-
-        code = engine.run(task, stdout=lines.take, stderr=to_log)
-    if not (folder / "report.json").exists():
-        tail = (folder / "log.txt").read_text("utf-8", errors="replace").strip().splitlines()
-        why = tail[-1] if tail else "it said nothing"
-        raise EngineError(f"the pipeline ended with {code} and left no report: {why}", f"see {folder / 'log.txt'}")
-
-
-class Lines:
-    """Event lines out of a stream of blocks; a line that is no event is passed over (the run folder has the log)."""
-
-    def __init__(self, on_event: Callable[[Event], None]) -> None:
-        self._on_event = on_event
-        self._rest = b""
-
-    def take(self, block: bytes) -> None:
-        """The next bytes of the stream."""
-        *whole, self._rest = (self._rest + block).split(b"\n")
-        for line in whole:
-            try:
-                event = msgspec.json.decode(line, type=Event)
-            except msgspec.DecodeError:
-                continue
-            self._on_event(event)
-
-
-def _read_report(folder: Path, request: RunRequest) -> RunReport:
-    path = folder / "report.json"
-    try:
-        report = msgspec.json.decode(path.read_bytes(), type=RunReport)
-    except msgspec.DecodeError as error:
-        raise EngineError(f"{path}: not a report: {error}", "keep it and report this as a fault of the tool") from error
-    if (report.run_id, report.lock_digest, report.pipeline_digest, report.drift) != (
-        request.run_id,
-        request.lock_digest,
-        request.pipeline_digest,
-        request.drift,
-    ):
-        raise EngineError(f"{path}: it belongs to another request", "run again")
-    if [stage.name for stage in report.stages] != list(stages_of(request)):
-        raise EngineError(f"{path}: not every stage is in it", "run again")
-    point_latest(folder)
-    return report

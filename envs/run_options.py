@@ -30,6 +30,10 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     budget: str = ""
     correct: str = "none"
     patterns: bool = False
+    target: str = ""
+    variants: str = ""
+    fix: bool = False
+    unstructured: str = ""
 
 
 class Choices(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +42,8 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     keep: tuple[str, ...]
     budget: float | None
     correct: Correction
+    variants: tuple[str, ...] = ()
+    unstructured: float | None = None
 
     @property
     def needs_calibration(self) -> bool:
@@ -59,6 +65,8 @@ def choices(options: RunOptions) -> Choices:
         keep=() if names == (AUTO,) else names,
         budget=_budget(options.budget) if names == (AUTO,) else None,
         correct=_correction(options.correct),
+        variants=_variants(options.variants),
+        unstructured=_unstructured(options.unstructured),
     )
 
 
@@ -72,13 +80,33 @@ def check_sparsity(text: str) -> None:
 def _budget(text: str) -> float:
     if not text:
         return DEFAULT_BUDGET
-    try:
-        share = float(text)
-    except ValueError:
-        share = 0.0
+    share = _share(text)
     if not 0 < share <= 1:
         raise WrongUse(f"--budget {text!r} is no share above 0 and up to 1", "write it as in 0.9: 90 % of the weights")
     return share
+
+
+def _variants(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if text and not names:
+        raise WrongUse(f"--variants {text!r} names none", "write it as in fp16,int8")
+    return names
+
+
+def _unstructured(text: str) -> float | None:
+    if not text:
+        return None
+    share = _share(text)
+    if not 0 < share < 1:
+        raise WrongUse(f"--unstructured {text!r} is no share between 0 and 1", "write it as in 0.8: 80 % zeros")
+    return share
+
+
+def _share(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
 
 
 def _correction(name: str) -> Correction:

@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
-from envs.contract import PATTERNS, PICTURED, Fact, PatternRow, RunReport
+from envs.contract import (
+    PATTERNS,
+    PICTURED,
+    Conversion,
+    ConversionReport,
+    Fact,
+    Form,
+    PatternRow,
+    RunReport,
+)
 from envs.display import mib, number, print_rows, print_title
 from envs.errors import EngineError
 from envs.paths import runs_root
 
+T = TypeVar("T")
+
+CONVERSION_HEADINGS = (
+    "NETWORK",
+    "FORMAT",
+    "FILE",
+    "WEIGHTS",
+    "CYCLES",
+    "SECONDS",
+    "CENTRED COSINE",
+    "MAX DIFFERENCE",
+    "TOP-1 AS ONNX",
+    "RIGHT",
+    "RESULT",
+)
 PATTERN_HEADINGS = (
     "PATTERN",
     "LAYERS",
@@ -37,6 +62,8 @@ def print_report(report: RunReport) -> None:
     print_title(f"{report.model}, weights: {weights}{', drifted' if report.drift else ''}")
     print_rows(_network_rows(facts), ("", "original", "sparse"))
     print_rows(_check_rows(facts, report), ("", ""))
+    if (converted := conversions(report)) is not None:
+        _print_conversions(converted)
     if rows := pattern_rows(report):
         print_title(f"patterns on every layer that takes them, by {rows[0].made_by}")
         print_rows(_pattern_table(rows), PATTERN_HEADINGS)
@@ -115,14 +142,59 @@ def _packed(facts: dict[str, Fact]) -> str:
 
 def pattern_rows(report: RunReport) -> tuple[PatternRow, ...]:
     """The rows of `patterns.json`; none where the stage did not run."""
-    path = next((one.path for one in report.artifacts if one.path.endswith(f"{PATTERNS}/patterns.json")), None)
+    return _artifact(report, f"{PATTERNS}/patterns.json", tuple[PatternRow, ...]) or ()
+
+
+def conversions(report: RunReport) -> ConversionReport | None:
+    """What the toolchain made; None where it did not run."""
+    return _artifact(report, "convert/convert.json", ConversionReport)
+
+
+def _artifact(report: RunReport, name: str, kind: type[T]) -> T | None:
+    """That artifact, read; None where the run has none of that name."""
+    path = next((one.path for one in report.artifacts if one.path.endswith(name)), None)
     if path is None:
-        return ()
+        return None
     file = runs_root() / report.run_folder / path
     try:
-        return msgspec.json.decode(file.read_bytes(), type=tuple[PatternRow, ...])
+        return msgspec.json.decode(file.read_bytes(), type=kind)
     except (OSError, msgspec.DecodeError) as error:
-        raise EngineError(f"{file}: not a table of patterns: {error}", "run again") from error
+        raise EngineError(f"{file}: not what this tool writes there: {error}", "run again") from error
+
+
+def _print_conversions(made: ConversionReport) -> None:
+    """Every network in every format, then what the tool says of the zeros."""
+    chip = f" for {made.target}" if made.target else ""
+    tools = ", ".join(f"{name} {version}" for name, version in made.versions.items())
+    print_title(f"converted by {made.vendor}{chip} ({tools}), compared with onnxruntime")
+    rows = [_conversion(row, made) for row in made.rows]
+    told = [place for place in range(len(CONVERSION_HEADINGS)) if any(row[place] != "-" for row in rows)]
+    print_rows([[row[place] for place in told] for row in rows], [CONVERSION_HEADINGS[place] for place in told])
+    said = [(f"{form_name(row.form, made)}, {row.variant}", row.sparsity) for row in made.rows if row.sparsity]
+    if said:
+        print_rows(said, ("ZEROS", "WHAT THE TOOL MADE OF THEM"))
+
+
+def form_name(form: Form, made: ConversionReport) -> str:
+    """A network's name in tables: dense, 2:4, 80 % zeros."""
+    return {"dense": "dense", "sparse": made.pattern, "unstructured": f"{made.unstructured or 0:.0%} zeros"}[form]
+
+
+def _conversion(row: Conversion, made: ConversionReport) -> tuple[str, ...]:
+    agreement = row.agreement_top1
+    return (
+        form_name(row.form, made),
+        row.variant,
+        mib(row.file_bytes),
+        mib(row.weight_bytes),
+        f"{row.cycles:,}" if row.cycles is not None else "-",
+        f"{row.elapsed_s:.1f}",
+        number(row.cosine_centred, ".4f"),
+        number(row.max_abs_diff),
+        f"{agreement:.0%}" if agreement is not None else "-",
+        f"{row.top1} / {made.labelled}" if row.top1 is not None else "-",
+        f"{row.status}: {row.reason}" if row.reason else row.status,
+    )
 
 
 def _pattern_table(rows: tuple[PatternRow, ...]) -> list[tuple[str, ...]]:

@@ -53,6 +53,14 @@ class ExportSpec(Spec, frozen=True, kw_only=True):
     simplifier: Literal["onnxsim", "onnxruntime"]
 
 
+class ToolchainSpec(Spec, frozen=True, kw_only=True):
+    """The converter that this environment is for."""
+
+    vendor: str  # the adapter, as in pipelines/vendors
+    export: str = ""  # the environment that exports for it; "" where this one does
+    outside: bool = False  # it runs in an image that its vendor gives to its customers: `invoke sdk add`
+
+
 class DataSpec(Spec, frozen=True, kw_only=True):
     """Files taken out of a wheel: `files` are glob patterns inside it."""
 
@@ -82,7 +90,8 @@ class EnvSpec(Spec, frozen=True, kw_only=True):
     installer: Literal["uv", "conda"] = "uv"
     conda: CondaSpec | None = None
     interpreter: tuple[InterpreterSpec, ...] = ()  # conda brings its own
-    export: ExportSpec
+    export: ExportSpec | None = None  # none where another environment exports: [toolchain] names it
+    toolchain: ToolchainSpec | None = None
     packages: dict[str, str] = {}  # name -> exact version
     test: dict[str, str] = {}  # the test group: a tree of its own, never in the image
     omit: tuple[str, ...] = ()  # wheels that the resolver names and a CPU never loads
@@ -119,6 +128,8 @@ def load_spec(name: str) -> EnvSpec:
         raise SpecError(f"{toml.shown(path)}: key 'python' is {spec.python!r}", 'write it as in python = "3.10"')
     if sum(map(bool, (spec.base.packages, spec.base.archive, spec.base.image))) != 1:
         raise SpecError(f"{toml.shown(path)}: [base] needs exactly one of 'packages', 'archive' and 'image'")
+    if (spec.export is None) == (spec.toolchain is None or not spec.toolchain.export):
+        raise SpecError(f"{toml.shown(path)}: it needs [export], or a [toolchain] whose 'export' names who exports")
     for one in (spec.platform, *(source.platform or spec.platform for source in spec.interpreter)):
         _check_platform(one, toml.shown(path))
     spec = _with_environment(spec, path)

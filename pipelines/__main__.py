@@ -1,4 +1,4 @@
-"""python -m pipelines REQUEST --workspace DIR --data DIR [--threads N]: request in, plan run, report out."""
+"""python -m pipelines REQUEST --workspace DIR --data DIR [--part N] [--threads N]: request in, plan run, report out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 
 import msgspec
 
-from pipelines.contract import SCHEMA, Event, RunRequest
+from pipelines.contract import SCHEMA, Event, RunRequest, parts_of
 from pipelines.errors import PipelineError, Stopped
 from pipelines.runner import run
 from pipelines.stages import plan
@@ -23,6 +23,7 @@ def main() -> int:
     words.add_argument("request", help="request.json, relative to the workspace")
     words.add_argument("--workspace", type=Path, required=True, help="folder of runs and cache, writable")
     words.add_argument("--data", type=Path, required=True, help="folder of pictures and weights")
+    words.add_argument("--part", type=int, default=0, help="which part of the request, from 0")
     words.add_argument("--threads", type=int, help="threads of torch and onnxruntime; without it, all cores")
     given = words.parse_args()
     if given.threads is not None:
@@ -34,10 +35,15 @@ def main() -> int:
     except PipelineError as error:
         print(f"{given.request}: {error}", file=sys.stderr)
         return 2
+    if not 0 <= given.part < len(parts_of(request)):
+        words.error(f"--part: {given.part} is none of the request's {len(parts_of(request))} parts")
     try:
-        return _run(request, given.workspace, given.data)
+        return _run(request, given.workspace, given.data, given.part)
     except Stopped as stopped:
         return stopped.code
+    except PipelineError as error:
+        print(f"{given.request}: {error}", file=sys.stderr)
+        return 2
     except OSError as error:  # a stage's own errors are in the report; these kept it from being written
         print(f"the workspace can't be written: {error}", file=sys.stderr)
         return 1
@@ -59,7 +65,7 @@ def _read(workspace: Path, name: str) -> RunRequest:
     return request
 
 
-def _run(request: RunRequest, workspace: Path, data: Path) -> int:
+def _run(request: RunRequest, workspace: Path, data: Path, part: int) -> int:
     """Events to the run folder and to stdout; 0 where the report is ok, else 1. Stopped on SIGTERM and SIGINT."""
     ended: list[int] = []
 
@@ -73,7 +79,7 @@ def _run(request: RunRequest, workspace: Path, data: Path) -> int:
     # events have the real stdout for themselves: what libraries print goes to stderr
     events = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    with (workspace / request.run_folder / "events.jsonl").open("wb") as record:
+    with (workspace / request.run_folder / "events.jsonl").open("ab" if part else "wb") as record:
 
         def emit(event: Event) -> None:
             line = msgspec.json.encode(event) + b"\n"
@@ -83,7 +89,7 @@ def _run(request: RunRequest, workspace: Path, data: Path) -> int:
             if ended:  # some library's import swallowed the exception
                 raise Stopped(ended[0])
 
-        report = run(request, plan(request), workspace, data, emit)
+        report = run(request, plan(request), workspace, data, emit, part)
     return 0 if report.ok else 1
 
 

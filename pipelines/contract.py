@@ -12,9 +12,11 @@ from typing import Literal
 import msgspec
 
 SCHEMA = 1
-STAGES = ("fetch", "preprocess", "export", "sparsify", "verify", "convert", "collect")
+STAGES = ("fetch", "preprocess", "export", "sparsify", "verify", "check", "convert", "collect")
 
 PATTERNS = "patterns"  # a stage that runs only where it is asked for
+PREPARE = "prepare"  # a stage that runs only where the converter runs in a container of its vendor's
+AFTER_VERIFY = ("check", PREPARE, "convert", "collect")  # what a toolchain's own environment runs
 Status = Literal["ok", "failed", "skipped"]
 Correction = Literal["none", "norms", "match", "obs"]
 CORRECTIONS: tuple[Correction, ...] = ("none", "norms", "match", "obs")
@@ -43,9 +45,10 @@ class Weights(Letter, frozen=True, kw_only=True):
 class Picture(Letter, frozen=True, kw_only=True):
     """One input picture. `label` is the ImageNet class index, or None where nobody labelled it."""
 
-    path: str  # relative to the data folder
+    path: str  # relative to the folder that `place` names: the data folder, or the run folder for the user's own
     sha256: str
     collection: str
+    place: Literal["data", "run"] = "data"
     label: int | None = None
 
 
@@ -55,6 +58,35 @@ class ExportOptions(Letter, frozen=True, kw_only=True):
     opset: int
     ir_version: int
     simplifier: Literal["onnxsim", "onnxruntime"]
+
+
+class Part(Letter, frozen=True, kw_only=True):
+    """Stages that run one after another in one environment; the parts of a run follow each other."""
+
+    env: str
+    lock_digest: str
+    stages: tuple[str, ...]
+
+
+class VendorOptions(Letter, frozen=True, kw_only=True):
+    """The toolchain that converts, and how."""
+
+    vendor: str  # as in pipelines.vendors
+    target: str = ""  # the chip; "" is the toolchain's default
+    variants: tuple[str, ...] = ()  # number formats; none means all that the toolchain has
+    fix: bool = False  # apply what the gate can mend, and prove the outputs equal
+    unstructured: float | None = None  # also convert the network at this share of zeros, by magnitude
+    sdk: str = ""  # sha256 of the vendor's SDK where it is brought by the user and is here
+
+
+class VendorOffer(Letter, frozen=True, kw_only=True):
+    """What a toolchain converts to: target -> number formats, the default target first.
+
+    One that knows no targets has the single target "".
+    """
+
+    vendor: str
+    targets: dict[str, tuple[str, ...]]
 
 
 class RunRequest(Letter, frozen=True, kw_only=True):
@@ -82,6 +114,8 @@ class RunRequest(Letter, frozen=True, kw_only=True):
     patterns: bool = False  # also compare other patterns on this network
     use_cache: bool = True
     drift: tuple[str, ...] = ()  # what of the lock had to be replaced: its bytes were nowhere
+    parts: tuple[Part, ...] = ()  # none: all stages in `env`
+    vendor: VendorOptions | None = None
 
     @property
     def calibrates(self) -> bool:
@@ -105,6 +139,7 @@ class StageResult(Letter, frozen=True, kw_only=True):
     reason: str = ""
     elapsed_s: float
     cached: bool
+    env: str = ""  # the environment it ran in
     outputs: tuple[str, ...] = ()  # paths as in Artifact
     facts: dict[str, Fact] = {}
 
@@ -147,7 +182,15 @@ class Event(Letter, frozen=True, kw_only=True):
 
 def stages_of(request: RunRequest) -> tuple[str, ...]:
     """The stages that a request runs, in their order."""
-    return (*STAGES[:-1], PATTERNS, STAGES[-1]) if request.patterns else STAGES
+    asked = (PATTERNS,) if request.patterns else ()
+    prepared = (PREPARE,) if request.vendor and request.vendor.sdk else ()
+    split = STAGES.index("check")
+    return (*STAGES[:split], *asked, "check", *prepared, *STAGES[split + 1 :])
+
+
+def parts_of(request: RunRequest) -> tuple[Part, ...]:
+    """The parts of a run, in their order: together they hold every stage once."""
+    return request.parts or (Part(env=request.env, lock_digest=request.lock_digest, stages=stages_of(request)),)
 
 
 class LayerPattern(Letter, frozen=True, kw_only=True):
@@ -201,6 +244,69 @@ class PatternRow(Letter, frozen=True, kw_only=True):
     cosine_centred: float | None
     top1: int | None  # of the labelled pictures
     warning: str = ""
+
+
+Form = Literal["dense", "sparse", "unstructured"]
+
+
+class GateFinding(Letter, frozen=True, kw_only=True):
+    """What the gate found in one network before the converter sees it.
+
+    `error`: the converter would fail or compute something else; `warning`: it is known to be slow, or runs off the NPU.
+    """
+
+    form: Form
+    severity: Literal["error", "warning"]
+    node: str  # its name, or "" where it is about the whole file
+    op: str
+    limit: str  # what is allowed, and what stands there
+    remedy: str
+    fix: str = ""  # the graph pass that mends it; "" where a person must
+    fixed: bool = False
+    origin: Literal["measured", "package metadata", "documentation"]
+
+
+class Conversion(Letter, frozen=True, kw_only=True):
+    """One network through one tool in one number format. Undefined values are None.
+
+    Parity is between the converted file's own outputs and onnxruntime's for the same ONNX file, over the validation
+    pictures; `against_dense` values compare with the dense float32 network.
+    """
+
+    form: Form
+    variant: str  # e.g. fp16, int8
+    status: Status
+    reason: str = ""
+    file: str = ""  # relative to the stage's folder
+    file_bytes: int | None = None
+    weight_bytes: int | None = None  # what the tool says the weights take in memory
+    cycles: int | None = None  # of one inference, the tool's own estimate
+    elapsed_s: float = 0.0  # of the conversion, the comparison apart
+    ran_by: str = ""  # what computed the outputs: "simulator of rknn-toolkit2 2.5.0"
+    pictures: int = 0
+    floor: float | None = None  # the least centred cosine that passes
+    cosine_centred: float | None = None
+    cosine: float | None = None
+    max_abs_diff: float | None = None
+    agreement_top1: float | None = None
+    against_dense_cosine_centred: float | None = None
+    against_dense_top1: float | None = None
+    top1: int | None = None  # labelled pictures right
+    sparsity: str = ""  # what the tool made of the zeros
+    log: str = ""  # relative to the stage's folder
+
+
+class ConversionReport(Letter, frozen=True, kw_only=True):
+    """`convert.json`: what a toolchain made of a model."""
+
+    vendor: str
+    target: str
+    versions: dict[str, str]
+    pattern: str
+    unstructured: float | None = None
+    calibration_pictures: int
+    labelled: int
+    rows: tuple[Conversion, ...]
 
 
 class Refusal(Letter, frozen=True, kw_only=True):

@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from pipelines import native
 from pipelines.cache import Cache, Entry, key_of, sha256_file, write_atomic
-from pipelines.contract import Artifact, Event, Fact, RunReport, RunRequest, StageResult, encode
+from pipelines.contract import Artifact, Event, Fact, Part, RunReport, RunRequest, StageResult, encode, parts_of
 from pipelines.errors import UNPACK_AGAIN, PipelineError, first_line
 from pipelines.scratch import scratch
 from pipelines.stage import Context, InputFile, Outcome, Stage
@@ -27,6 +29,7 @@ class _Run:
     """What the run knows so far."""
 
     request: RunRequest
+    part: Part
     workspace: Path
     data: Path
     cache: Cache
@@ -42,16 +45,32 @@ class _Run:
 
 
 def run(
-    request: RunRequest, stages: Sequence[Stage], workspace: Path, data: Path, emit: Callable[[Event], None]
+    request: RunRequest,
+    stages: Sequence[Stage],
+    workspace: Path,
+    data: Path,
+    emit: Callable[[Event], None],
+    place: int = 0,
 ) -> RunReport:
-    """Run the stages in order and write `report.json` into the run folder."""
-    state = _Run(request, workspace, data, Cache(workspace / ".cache"), emit)
+    """Run the stages of one part of the request, in order.
+
+    The last part writes `report.json` into the run folder, the others `part-PLACE.json`, from which the next goes on.
+    PipelineError where the part before has left none.
+    """
+    parts = parts_of(request)
+    state = _Run(request, parts[place], workspace, data, Cache(workspace / ".cache"), emit)
     # what an earlier, killed run of this same request left must not be taken for this one's
     (state.folder / "report.json").unlink(missing_ok=True)
-    shutil.rmtree(state.folder / "artifacts", ignore_errors=True)
-    emit(Event(kind="run_started", message=request.run_id))
+    found = versions()
+    if place == 0:
+        shutil.rmtree(state.folder / "artifacts", ignore_errors=True)
+        emit(Event(kind="run_started", message=request.run_id))
+    else:
+        before = _go_on(state, place - 1)
+        found = _merged(before.versions, found, state.part.env)
     for stage in stages:
-        _one(stage, state)
+        if stage.name in state.part.stages:
+            _one(stage, state)
     report = RunReport(
         run_id=request.run_id,
         model=request.model,
@@ -61,14 +80,46 @@ def run(
         pipeline_digest=request.pipeline_digest,
         run_folder=request.run_folder,
         weights=request.weights,
-        versions=versions(),
+        versions=found,
         stages=tuple(state.results),
         artifacts=tuple(state.artifacts),
         drift=request.drift,
     )
-    write_atomic(state.folder / "report.json", encode(report))
-    emit(Event(kind="run_finished", status="ok" if report.ok else "failed"))
+    is_last = place == len(parts) - 1
+    write_atomic(state.folder / ("report.json" if is_last else part_file(place)), encode(report))
+    if is_last:
+        emit(Event(kind="run_finished", status="ok" if report.ok else "failed"))
     return report
+
+
+def part_file(place: int) -> str:
+    """Name of what a part that is not the last leaves in the run folder."""
+    return f"part-{place}.json"
+
+
+def _go_on(state: _Run, place: int) -> RunReport:
+    """Take over what the parts up to `place` did."""
+    path = state.folder / part_file(place)
+    try:
+        before = msgspec.json.decode(path.read_bytes(), type=RunReport)
+    except (OSError, msgspec.DecodeError) as error:
+        raise PipelineError(f"{path.name}: the part before left no report: {first_line(error)}", "run again") from error
+    state.results += before.stages
+    state.artifacts += before.artifacts
+    for one in before.stages:
+        root = Path("artifacts", one.name)
+        state.files[one.name] = {Path(out).relative_to(root).as_posix(): state.folder / out for out in one.outputs}
+        state.facts[one.name] = one.facts
+    return before
+
+
+def _merged(before: Mapping[str, str], here: Mapping[str, str], env: str) -> dict[str, str]:
+    """All versions; where two environments differ, the later one's are named after it."""
+    merged = dict(before)
+    for name, version in here.items():
+        if merged.setdefault(name, version) != version:
+            merged[f"{name} ({env})"] = version
+    return merged
 
 
 def versions() -> dict[str, str]:
@@ -103,6 +154,7 @@ def _one(stage: Stage, state: _Run) -> None:
             reason=entry.reason,
             elapsed_s=elapsed_s,
             cached=cached,
+            env=state.part.env,
             outputs=tuple(paths.values()),
             facts=dict(entry.facts),
         )
@@ -136,7 +188,7 @@ def _answer(stage: Stage, state: _Run) -> tuple[Entry, bool]:
         [(file.name, file.sha256) for file in files],
         {name: made[path.relative_to(state.folder).as_posix()] for name, path in inputs.items()},
         {name: dict(state.facts.get(name, {})) for name in read},
-        request.lock_digest,
+        state.part.lock_digest,
         request.pipeline_digest,
         native.form(),
     )

@@ -113,6 +113,7 @@ def make_spec(name: str, path: Path, found: Found, python: str, progress: Progre
     have = {*packages, *map(normalised, found.conda or ())}
     if missing := [one for one in NEEDED if one not in have and CONDA_NAMES.get(one) not in have]:
         decide.append(f"[packages]: `invoke run` needs {', '.join(missing)} too, which the file does not name")
+    assert pattern.export is not None  # the pattern exports for itself
     export = msgspec.structs.replace(
         pattern.export, simplifier="onnxsim" if "onnxsim" in have else pattern.export.simplifier
     )

@@ -20,7 +20,7 @@ def _task(
     from envs.data import ensure_data
     from envs.engines.base import Task
     from envs.engines.choose import choose
-    from envs.run import import_path, standard_mounts
+    from envs.mounts import import_path, standard_mounts
 
     chosen = choose(engine)
     terminal.say(chosen.why)
@@ -60,7 +60,7 @@ def start(env: str, engine: str, name: str, as_json: bool) -> int:
 def execute(env: str, engine: str, name: str, command: list[str]) -> int:
     """A command in the kept container, or in one of its own where none is kept."""
     from envs.engines.choose import choose
-    from envs.run import import_path
+    from envs.mounts import import_path
 
     if not command:
         raise WrongUse("exec has no command", "write it after two dashes: invoke exec -- python script.py")

@@ -27,8 +27,10 @@ def models(env: str, as_json: bool) -> int:
     from envs.data import PACKAGED_WEIGHTS
     from envs.lock import read_lock
     from envs.run import model_names
+    from envs.spec import load_spec
+    from envs.toolchain import exporting
 
-    names = model_names(read_lock(env))
+    names = model_names(read_lock(exporting(load_spec(env)).name))
     listed = [
         {
             "model": name,

@@ -15,7 +15,7 @@ class Collect:
 
     name = "collect"
     needs = ()
-    uses = ("export", "sparsify", "verify", PATTERNS)  # the last runs only where it is asked for
+    uses = ("export", "sparsify", "verify", "check", "convert", PATTERNS)  # the last runs only where it is asked for
 
     def parameters(self, request: RunRequest) -> Mapping[str, Any]:
         """What the text names."""
@@ -45,6 +45,9 @@ class Collect:
             lines += [f"[{stage}]", *(f"{name}: {_shown(value)}" for name, value in facts.items()), ""]
         if (path := context.inputs.get("verify/verify.json")) is not None:
             lines += _verified(json.loads(path.read_text("utf-8")))
+        if (path := context.inputs.get("convert/convert.json")) is not None:
+            rows = json.loads(path.read_text("utf-8"))["rows"]
+            lines += ["", "[conversions]", *(_conversion(row) for row in rows)]
         if (path := context.inputs.get(f"{PATTERNS}/patterns.json")) is not None:
             lines += ["", "[patterns]", *(_pattern(row) for row in json.loads(path.read_text("utf-8")))]
         name = f"{request.model}_results.txt"
@@ -59,6 +62,14 @@ def _verified(record: Mapping[str, Any]) -> list[str]:
         dense, sparse = (" ".join(str(c) for c in one[kind]) for kind in ("dense_top5", "sparse_top5"))
         lines.append(f"{one['path']}{label}: {dense} | {sparse}")
     return lines
+
+
+def _conversion(row: Mapping[str, Any]) -> str:
+    values = ("file_bytes", "weight_bytes", "cycles", "cosine_centred", "max_abs_diff", "agreement_top1", "top1")
+    told = ", ".join(f"{name} {_shown(row.get(name))}" for name in values)
+    why = f" ({row['reason']})" if row.get("reason") else ""
+    zeros = f"; zeros: {row['sparsity']}" if row.get("sparsity") else ""
+    return f"{row['form']} {row['variant']}: {row['status']}{why}, {told}{zeros}"
 
 
 def _pattern(row: Mapping[str, Any]) -> str:

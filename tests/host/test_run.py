@@ -21,8 +21,9 @@ from envs.engines.choose import Chosen
 from envs.errors import EngineError, WorkspaceError, WrongUse
 from envs.lock import EnvLock, LockedHubWeights, LockedInterpreter
 from envs.progress import Silent
-from envs.run import Lines, run_model
+from envs.run import run_model
 from envs.run_options import RunOptions
+from envs.run_parts import Lines
 from envs.run_table import print_report
 from envs.tree import TreeRecord
 from envs.workspace import new_run, pipeline_digest
@@ -347,7 +348,7 @@ def test_compared_patterns_are_a_table_of_their_own(
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("2:4, reordered")]
     assert " ".join(line.split()) == "2:4, reordered 33 76.80% 28.9% 4, 3 0.50 MiB, 0.38 MiB 9.00 MiB - 0.500 7"
     file.write_text("[{}]")
-    with pytest.raises(EngineError, match="not a table of patterns"):
+    with pytest.raises(EngineError, match="not what this tool writes there"):
         print_report(shown)
 
 
