@@ -41,11 +41,20 @@ def forget_image(name: str) -> None:
         subprocess.run(["docker", "rmi", "-f", image], check=True, stdout=subprocess.DEVNULL)
 
 
+MARK = "io.edgekiln.benchmark"
+
+
+def forget_leftovers() -> None:
+    """Builds leave their stages, and images that lost their tag: all of it is the benchmark's own."""
+    for words in (["builder", "prune", "-af"], ["image", "prune", "-f", "--filter", f"label={MARK}"]):
+        subprocess.run(["docker", *words], check=True, stdout=subprocess.DEVNULL)
+
+
 def docker_build(context: Path, tag: str, *more: str) -> float:
     """BuildKit with the certificates that this machine trusts, as a secret."""
     # Debian's own client has BuildKit; another one on PATH may lack it
     client = "/usr/bin/docker" if Path("/usr/bin/docker").exists() else "docker"
-    words = [client, "build", "--quiet", "--tag", tag, *more]
+    words = [client, "build", "--quiet", "--label", f"{MARK}=1", "--tag", tag, *more]
     if authority := os.environ.get("SSL_CERT_FILE"):
         words += ["--secret", f"id=ca.pem,src={authority}"]
     return timed([*words, str(context)], DOCKER_BUILDKIT="1")
@@ -57,7 +66,18 @@ def classic_build(context: Path, tag: str, *more: str) -> float:
     text = text.replace("FROM base AS builder\n", "FROM base AS builder\nCOPY ca.pem /run/secrets/ca.pem\n")
     (context / "Dockerfile.classic").write_text(text)
     shutil.copyfile(os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"), context / "ca.pem")
-    words = ["docker", "build", "--quiet", "--tag", tag, "--file", str(context / "Dockerfile.classic"), *more]
+    words = [
+        "docker",
+        "build",
+        "--quiet",
+        "--label",
+        f"{MARK}=1",
+        "--tag",
+        tag,
+        "--file",
+        str(context / "Dockerfile.classic"),
+        *more,
+    ]
     return timed([*words, str(context)], DOCKER_BUILDKIT="0")
 
 
@@ -91,7 +111,7 @@ def main(env: str, classic: bool) -> None:
         contexts = [Path(work, "context"), Path(work, "context-changed")]
         for context, checkout in zip(contexts, (ROOT, changed), strict=True):
             timed(invoke("build", "--env", env, "--context", str(context)), cwd=checkout, EDGEKILN_CACHE=cache)
-        subprocess.run(["docker", "builder", "prune", "-af"], check=True, stdout=subprocess.DEVNULL)
+        forget_leftovers()
         builders = [docker_build, classic_build] if classic else [docker_build]
         for builder in builders:
             tag = f"benchmark-{env}"
@@ -101,6 +121,7 @@ def main(env: str, classic: bool) -> None:
             rows["nothing to do"].append(builder(contexts[0], tag))
             rows["one package changed"].append(builder(contexts[1], tag))
             forget_image(tag)
+            forget_leftovers()
     names = [builder.__name__.replace("_", " ") for builder in builders]
     print(f"{'seconds':<22}{'edgekiln':>12}" + "".join(f"{name:>16}{'ratio':>8}" for name in names))
     for name, (ours, *theirs) in rows.items():
