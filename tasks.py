@@ -144,6 +144,11 @@ def verify(
         "keep": "layers to leave dense: NAME,NAME (* and ? work), or auto: the most sensitive ones",
         "budget": "with --keep auto: share of the weights that take the pattern (default 0.9)",
         "correct": "adjust the kept weights without training: none, norms, match or obs (default none)",
+        "target": "the chip to convert for, as the environment's toolchain names it (default its first)",
+        "variants": "number formats to convert to: NAME,NAME (default all of the toolchain)",
+        "unstructured": "also convert the network at this share of zeros, as in 0.8",
+        "calibration": "folder of your own pictures to calibrate with (default the lock's)",
+        "fix": "mend what the toolchain's gate finds and can be mended mechanically; outputs are proved equal",
         "patterns": "also compare 1:2, 2:4, 4:8, 8:16, 2:8 and 1:4 on this network",
         "weights": "auto, random:SEED or a state dict's path (default auto)",
         "cache": "answer unchanged stages from the cache (default yes; --no-cache runs all)",
@@ -163,19 +168,22 @@ def run(
     budget: str = "",
     correct: str = "none",
     patterns: bool = False,
+    target: str = "",
+    variants: str = "",
+    unstructured: str = "",
+    calibration: str = "",
+    fix: bool = False,
     weights: str = "auto",
     cache: bool = True,
     allow_drift: bool = False,
     json: bool = False,
 ) -> int:
-    """Take a model through the pipeline: export, sparsify, verify, report."""
+    """Take a model through the pipeline: export, sparsify, verify, convert, report."""
+    asked: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("_", "cache", "json")}
     from envs.run_options import RunOptions
     from envs.verbs import pipeline
 
-    network: dict[str, Any] = {"model": model, "env": env, "engine": engine, "weights": weights, "sparsity": sparsity}
-    sparse: dict[str, Any] = {"permute": permute, "gather": gather, "keep": keep, "budget": budget, "correct": correct}
-    more: dict[str, Any] = {"patterns": patterns, "use_cache": cache, "allow_drift": allow_drift}
-    return pipeline.run(RunOptions(**network, **sparse, **more), json)
+    return pipeline.run(RunOptions(**asked, use_cache=cache), json)
 
 
 @task(
@@ -421,21 +429,28 @@ def ci(
 
 @task(
     help={
-        **ENV,
         **ENGINE,
+        "env": "look into this environment (default sigmastar and the toolchains' small ones)",
         "host": "only the host's tests",
-        "inside": "only those inside the environment",
+        "inside": "only those inside environments",
+        "all": "also inside the toolchains' environments of several GiB",
         "k": "pytest's -k, for all suites",
     }
 )
 @verb
 def test(
-    _: Context, env: str = "sigmastar", engine: str = "auto", host: bool = False, inside: bool = False, k: str = ""
+    _: Context,
+    env: str = "",
+    engine: str = "auto",
+    host: bool = False,
+    inside: bool = False,
+    all: bool = False,  # noqa: A002 - the option's name
+    k: str = "",
 ) -> int:
-    """Run all tests: the host's, then the pipelines' and the environment's inside the image."""
+    """Run all tests: the host's, then the pipelines', the environments' and the toolchains' inside the images."""
     from envs.verbs import checks
 
-    return checks.test(env, engine, host, inside, k)
+    return checks.test(env, engine, host, inside, all, k)
 
 
 @task(
