@@ -193,6 +193,37 @@ def run(
         **ENGINE,
         **JSON,
         "file": "an ONNX file anywhere on this machine",
+        "toolchain": "as `invoke vendors` lists them",
+        "fix": "mend what can be mended mechanically, and prove the outputs equal; needs --output",
+        "output": "the mended file to write",
+        "shape": "of the input, where the file leaves sizes open: 1,3,224,224",
+    },
+)
+@verb
+def check(
+    _: Context,
+    file: str,
+    toolchain: str = "",
+    fix: bool = False,
+    output: str = "",
+    shape: str = "",
+    env: str = "sigmastar",
+    engine: str = "auto",
+    json: bool = False,
+) -> int:
+    """Say what a toolchain's converter would refuse in an ONNX file: node, limit and remedy."""
+    from envs.verbs import gate
+
+    return gate.check(file, toolchain, fix, output, shape, env, engine, json)
+
+
+@task(
+    positional=["file"],
+    help={
+        **ENV,
+        **ENGINE,
+        **JSON,
+        "file": "an ONNX file anywhere on this machine",
         "sparsity": "N:M, N kept of every M input channels (default 2:4)",
     },
 )
@@ -366,6 +397,22 @@ def envs(_: Context, json: bool = False) -> int:
     return builds.environments(json)
 
 
+@task(
+    help={
+        **JSON,
+        "table": "what they made of a model: the newest conversion of each, from the workspace",
+        "model": "with --table: of this model (default onnx_tv_resnet18)",
+        "markdown": "with --table: print it for a page",
+    }
+)
+@verb
+def vendors(_: Context, table: bool = False, model: str = "", markdown: bool = False, json: bool = False) -> int:
+    """List the toolchains, where each runs and whether it can be used here; --table compares what they made."""
+    from envs.verbs import vendors
+
+    return vendors.vendors(table, model, markdown, json)
+
+
 @task(help={**ENV, **JSON})
 @verb
 def models(_: Context, env: str = "sigmastar", json: bool = False) -> int:
@@ -373,6 +420,24 @@ def models(_: Context, env: str = "sigmastar", json: bool = False) -> int:
     from envs.verbs import pipeline
 
     return pipeline.models(env, json)
+
+
+@task(
+    positional=["action", "vendor", "path"],
+    optional=["action", "vendor", "path"],
+    help={
+        **JSON,
+        "action": "add, list or rm (default list)",
+        "vendor": "whose SDK, as in sigmastar",
+        "path": "an image archive of `docker save`, or the SDK's folder; both are needed, one after the other",
+    },
+)
+@verb
+def sdk(_: Context, action: str, vendor: str, path: str, json: bool = False) -> int:
+    """Take in what a vendor gives to its customers only: its image and its SDK."""
+    from envs.verbs import sdk as verbs
+
+    return verbs.sdk(action, vendor, path, json)
 
 
 @task(

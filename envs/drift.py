@@ -13,7 +13,7 @@ import msgspec
 
 from envs import interpreter
 from envs.build import Built, build
-from envs.data import ensure_data
+from envs.data import collections, ensure_data
 from envs.engines.choose import Chosen
 from envs.errors import LockError
 from envs.fetch import Gone, refreshing
@@ -24,8 +24,10 @@ from envs.resolve import locked_install, refresh_lock
 from envs.spec import EnvSpec, load_spec
 
 
-def environment(name: str, chosen: Chosen, progress: Progress, *, allow_drift: bool) -> tuple[Built, Path]:
-    """The built environment of that name and its data folder.
+def environment(
+    name: str, chosen: Chosen, progress: Progress, *, allow_drift: bool, calibrates: bool = False
+) -> tuple[Built, Path]:
+    """The built environment of that name and its data folder, with its calibration pictures where they are needed.
 
     Gone where locked files are nowhere, unless drift is allowed: then `Built.lock.drift` says what was replaced.
     """
@@ -34,7 +36,7 @@ def environment(name: str, chosen: Chosen, progress: Progress, *, allow_drift: b
         try:
             with refreshing(name):
                 built = build(name, chosen, progress, lock)
-                return built, ensure_data(built.lock, progress)
+                return built, ensure_data(built.lock, progress, collections(built.lock, calibrates=calibrates))
         except Gone as error:
             if not allow_drift:
                 raise Gone(error.missing, name, drift=True) from error

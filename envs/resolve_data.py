@@ -96,7 +96,7 @@ def hash_weights(lock: EnvLock, models: Sequence[str], progress: Progress) -> En
         if published is None:
             raise WrongUse(f"--weights {name}: no weights are published for it", "`invoke models` lists the models")
         try:
-            path = hub_file(published, ensure_data(lock, progress), progress)
+            path = hub_file(published, ensure_data(lock, progress, only=()), progress)
         except Unavailable as error:
             raise FetchError(
                 f"{published.file}: {error.reason}", "lock them on a machine that reaches the hub"

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import parse_wheel_filename
+from packaging.version import Version
 
 from envs import process, sources
 from envs.errors import BuildError, LockError
@@ -53,6 +54,7 @@ def _compile(wanted: Mapping[str, str], pins: Mapping[str, str], spec: EnvSpec, 
         for stem, versions in names.items():
             text = "".join(f"{name}=={version}\n" for name, version in sorted(versions.items()))
             Path(folder, f"{stem}.txt").write_text(text, "utf-8")
+        Path(folder, "excludes.txt").write_text("".join(f"{name}\n" for name in spec.exclude), "utf-8")
         out = Path(folder, "pylock.toml")
         command: list[str | Path] = [
             sources.uv(),
@@ -61,6 +63,8 @@ def _compile(wanted: Mapping[str, str], pins: Mapping[str, str], spec: EnvSpec, 
             f"{folder}/in.txt",
             "--constraint",
             f"{folder}/constraints.txt",
+            "--excludes",
+            f"{folder}/excludes.txt",
         ]
         command += [
             "--quiet",
@@ -73,7 +77,9 @@ def _compile(wanted: Mapping[str, str], pins: Mapping[str, str], spec: EnvSpec, 
         ]
         command += ["--exclude-newer", newest, "--output-file", out]
         platform = uv_platform(spec.platform, spec.base.suite)
-        command += ["--python-version", spec.python, "--python-platform", platform]
+        # the patch level too: some packages ask for one
+        python = min((one.version for one in spec.interpreter), key=Version, default=spec.python)
+        command += ["--python-version", python, "--python-platform", platform]
         try:
             # the index goes by the environment: an address may carry a password, and arguments are for all to see
             own = {"UV_PYTHON_DOWNLOADS": "never", "UV_DEFAULT_INDEX": sources.index_url()}

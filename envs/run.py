@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from envs.calibration import OwnPicture, bring_pictures, own_pictures
 from envs.contract import Event, ExportOptions, RunReport, RunRequest, encode
 from envs.data import PACKAGED_WEIGHTS, TORCHVISION, calibration, choose_weights, pictures
 from envs.drift import environment
@@ -18,8 +19,9 @@ from envs.lock import EnvLock, read_lock
 from envs.mounts import import_path
 from envs.paths import runs_root
 from envs.progress import Progress
-from envs.run_options import RunOptions, choices
+from envs.run_options import Choices, RunOptions, choices
 from envs.run_parts import Surroundings, planned_parts, read_report, run_parts
+from envs.sdk.use import outside_run, sdk_of
 from envs.spec import EnvSpec, load_spec
 from envs.toolchain import check_offer, exporting, offer, vendor_options
 from envs.workspace import bring_module, module_file, new_run, pipeline_digest
@@ -29,18 +31,21 @@ def run_model(options: RunOptions, progress: Progress, on_event: Callable[[Event
     """Build what is missing, run the pipeline in the engine, give its report (also in the run folder)."""
     asked = choices(options)
     spec = load_spec(options.env)
-    vendor = vendor_options(options, asked, spec)
+    sdk = sdk_of(spec, progress)
+    vendor = vendor_options(options, asked, spec, sdk.record.identity if sdk else "")
     exporter = exporting(spec)
-    converts_here = spec.toolchain is not None and not spec.toolchain.outside
+    converts_here = spec.toolchain is not None and (not spec.toolchain.outside or sdk is not None)
     wants_pictures = asked.needs_calibration or converts_here
-    if wants_pictures:
+    own = _own_pictures(options.calibration, spec, asked, read_lock(exporter.name)) if options.calibration else ()
+    locks_fit = wants_pictures and not own
+    if locks_fit:
         calibration(read_lock(exporter.name))  # says so now if there is none, not after a build
     module = _module_path(options.model)
     if module is None:
         check_model(options.model, read_lock(exporter.name))
     chosen = choose(options.engine)
     progress.say(chosen.why)
-    built, data = environment(exporter.name, chosen, progress, allow_drift=options.allow_drift)
+    built, data = environment(exporter.name, chosen, progress, allow_drift=options.allow_drift, calibrates=locks_fit)
     environments = {exporter.name: built}
     if spec.name != exporter.name:
         environments[spec.name] = environment(spec.name, chosen, progress, allow_drift=options.allow_drift)[0]
@@ -50,8 +55,10 @@ def run_model(options: RunOptions, progress: Progress, on_event: Callable[[Event
     variables = import_path(chosen.engine, progress)  # compiles now: a fault in a kernel leaves no run folder
     if vendor is not None and (vendor.target or vendor.variants):
         check_offer(vendor, offer(vendor.vendor, chosen.engine, environments[spec.name], variables))
+    outside = outside_run(sdk, chosen, progress) if sdk else None
     model = module.stem if module and module.is_file() else module.name if module else options.model
     run_id, folder = new_run(model)
+    fit = bring_pictures(own, folder, progress) if own else calibration(built.lock) if locks_fit else ()
     request = RunRequest(
         run_id=run_id,
         model=model,
@@ -70,7 +77,7 @@ def run_model(options: RunOptions, progress: Progress, on_event: Callable[[Event
         keep=asked.keep,
         budget=asked.budget,
         correct=asked.correct,
-        calibration=calibration(built.lock) if wants_pictures else (),
+        calibration=fit,
         patterns=options.patterns,
         use_cache=options.use_cache,
         drift=drift,
@@ -81,8 +88,19 @@ def run_model(options: RunOptions, progress: Progress, on_event: Callable[[Event
     write_atomic(folder / "request.json", encode(request))
     weights = f"{request.weights.kind}" + (f" ({request.weights.note})" if request.weights.note else "")
     progress.say(f"run {model}/{run_id} in {' and '.join(environments)}, weights: {weights}")
-    run_parts(request, folder, chosen.engine, environments, Surroundings(data, variables), on_event)
+    around = Surroundings(data, variables)
+    run_parts(request, folder, chosen.engine, environments, around, on_event, outside)
     return read_report(folder, request)
+
+
+def _own_pictures(folder: str, spec: EnvSpec, asked: Choices, lock: EnvLock) -> tuple[OwnPicture, ...]:
+    """WrongUse where nothing would look at them."""
+    if spec.toolchain is None and not asked.needs_calibration:
+        raise WrongUse(
+            f"--calibration {folder}: nothing is calibrated in the environment {spec.name!r}",
+            "give it with --correct match, --correct obs or --keep auto, or name an environment that converts",
+        )
+    return own_pictures(Path(folder), pictures(lock))
 
 
 def _export_options(spec: EnvSpec) -> ExportOptions:

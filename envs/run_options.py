@@ -34,6 +34,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     variants: str = ""
     fix: bool = False
     unstructured: str = ""
+    calibration: str = ""
 
 
 class Choices(msgspec.Struct, frozen=True, kw_only=True):

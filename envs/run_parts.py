@@ -50,13 +50,13 @@ def run_parts(
     environments: Mapping[str, Built],
     around: Surroundings,
     on_event: Callable[[Event], None],
-    between: Callable[[], None] | None = None,
+    between: Callable[[Path], None] | None = None,
 ) -> None:
-    """Run every part to its end. `between` is called where the converter runs outside, after the stage prepare."""
+    """Run every part to its end. `between` gets the run folder after the stage prepare: the converter runs outside."""
     for place, part in enumerate(parts_of(request)):
         _run_part(place, folder, engine, environments[part.env], around, on_event)
         if between is not None and part.stages[-1] == PREPARE:
-            between()
+            between(folder)
 
 
 def _run_part(

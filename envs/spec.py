@@ -95,6 +95,7 @@ class EnvSpec(Spec, frozen=True, kw_only=True):
     packages: dict[str, str] = {}  # name -> exact version
     test: dict[str, str] = {}  # the test group: a tree of its own, never in the image
     omit: tuple[str, ...] = ()  # wheels that the resolver names and a CPU never loads
+    exclude: tuple[str, ...] = ()  # asked for by metadata and never resolved, nor what only they ask for
     trim: dict[str, tuple[str, ...]] = {}  # wheel -> glob patterns of files that nothing links to
     data: tuple[DataSpec, ...] = ()
     hashes: dict[str, tuple[str, ...]] = {}  # package -> the sha256s that its file may have: `lock` refuses others
@@ -190,6 +191,7 @@ def spec_parts(spec: EnvSpec) -> dict[str, str]:
             *(spec.python, spec.base.suite, spec.installer, spec.conda),
             *(spec.packages, spec.test, spec.omit, spec.trim),
             *([spec.hashes] if spec.hashes else []),
+            *([spec.exclude] if spec.exclude else []),
         ),
         "data": spec.data,
     }

@@ -1,4 +1,4 @@
-"""`invoke test`: the host's tests here, the pipelines' and the environment's inside the environment."""
+"""`invoke test`: the host's tests here; inside an environment its own, the pipelines' and its toolchain's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,13 +20,17 @@ from envs.display import Terminal
 from envs.engines.base import Engine, Mount, Task
 from envs.engines.choose import choose
 from envs.files import write_atomic
-from envs.paths import LOCKS, ROOT, cache_root
-from envs.run import import_path, standard_mounts
+from envs.mounts import import_path, standard_mounts
+from envs.paths import LOCKS, ROOT, cache_root, runs_root
+from envs.spec import EnvSpec, load_spec, spec_names
+from envs.toolchain import HEAVY
 from envs.tree import ensure_test_tree
 
 TOOLS = "/tools"
 LOCK_VIEW = "/lock"
+INSIDE = ("pipelines", "environment", "vendors")  # folders of tests/ that run inside an environment
 NOTHING_COLLECTED = 5  # pytest's exit code
+PIPELINES_ENV = "sigmastar"  # runs the pipelines' own tests
 
 
 def ensure_dev_tools(terminal: Terminal) -> None:
@@ -52,27 +57,50 @@ def ensure_dev_tools(terminal: Terminal) -> None:
     write_atomic(stamp, wanted.read_bytes())
 
 
-def run_suites(env: str, engine: str, keyword: str, terminal: Terminal, *, host: bool, inside: bool) -> int:
-    """Run the host's suite, those inside, or all, to their end; 0 where all are green. The last line counts them."""
+def run_suites(envs: Sequence[str], engine: str, keyword: str, terminal: Terminal, *, host: bool) -> int:
+    """Run the host's suite if asked, and those inside each environment, to their end; 0 where all are green.
+
+    The last line counts them all.
+    """
+    inside = [load_spec(name) for name in envs]  # says so now if one can't be read
     ensure_dev_tools(terminal)
     counts: dict[str, int] = {}
     codes = [_host_suite(keyword, counts, terminal)] if host else []
     if inside:
         chosen = choose(engine)
         terminal.say(chosen.why)
-        built = build(env, chosen, terminal)
-        codes += [
-            _inside(suite, chosen.engine, built, keyword, counts, terminal) for suite in ("pipelines", "environment")
-        ]
+        for spec in inside:
+            built = build(spec.name, chosen, terminal)
+            codes += [_inside(suite, chosen.engine, built, keyword, counts, terminal) for suite in suites(spec)]
     failed = counts.get("failed", 0) + counts.get("error", 0)
     skipped = counts.get("skipped", 0)
     print(f"total: {counts.get('passed', 0)} passed, {failed} failed, {skipped} skipped", flush=True)  # noqa: T201
     return 0 if not any(codes) else 1
 
 
+def default_environments(*, every: bool) -> list[str]:
+    """Those that `invoke test` looks into where none is named: the pipelines' own, then every converter's.
+
+    The heavy ones only where `every` is set.
+    """
+    converters = [name for name in spec_names() if _converts(load_spec(name))]
+    return [PIPELINES_ENV, *(name for name in converters if every or name not in HEAVY)]
+
+
+def suites(spec: EnvSpec) -> tuple[str, ...]:
+    """What runs inside that environment, as paths below tests/. One that only converts has no torch for the rest."""
+    if spec.toolchain is not None and _converts(spec):
+        return ("environment", f"vendors/test_{spec.toolchain.vendor.replace('-', '_')}.py")
+    return ("pipelines", "environment")
+
+
+def _converts(spec: EnvSpec) -> bool:
+    return spec.toolchain is not None and bool(spec.toolchain.export)
+
+
 def _host_suite(keyword: str, counts: dict[str, int], terminal: Terminal) -> int:
     terminal.say("host tests")
-    command = [sys.executable, "-m", "pytest", "tests", "--ignore=tests/pipelines", "--ignore=tests/environment"]
+    command = [sys.executable, "-m", "pytest", "tests", *(f"--ignore=tests/{one}" for one in INSIDE)]
     command += ["-q", "--cov=envs", "--cov-report=term:skip-covered", *_only(keyword)]
     started = process.attach(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=ROOT, stdout=subprocess.PIPE)
     seen = Tail()
@@ -83,24 +111,18 @@ def _host_suite(keyword: str, counts: dict[str, int], terminal: Terminal) -> int
 
 
 def _inside(suite: str, engine: Engine, built: Built, keyword: str, counts: dict[str, int], terminal: Terminal) -> int:
-    terminal.say(f"{suite} tests inside {built.environment.name} ({engine.name})")
+    terminal.say(f"tests/{suite} inside {built.environment.name} ({engine.name})")
     tools = Mount(ensure_test_tree(built.lock, built.environment.tree, terminal), TOOLS)
     tests = Mount(ROOT / "tests", "/tests/tests")
     lock = Mount(_lock_folder(built), LOCK_VIEW)
     mounts = [*standard_mounts(ensure_data(built.lock, terminal)), tools, tests, lock]
     folder = engine.view(tests)
-    command = [
-        "python3",
-        "-m",
-        "pytest",
-        f"{folder}/{suite}",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--rootdir",
-        folder,
-    ]
-    command += [f"--lock={engine.view(lock)}/lock.json", f"--engine={engine.name}"] if suite == "environment" else []
+    scratch = f".tests-{built.environment.name}-{os.getpid()}"
+    command = ["python3", "-m", "pytest", f"{folder}/{suite}", "-q", "-p", "no:cacheprovider", "--rootdir", folder]
+    if suite == "environment":
+        command += [f"--lock={engine.view(lock)}/lock.json", f"--engine={engine.name}"]
+    if suite.startswith("vendors/"):  # on the workspace, as in a run: /tmp has little room and runs no programs
+        command += [f"--basetemp={engine.view(mounts[0])}/{scratch}", "-o", "tmp_path_retention_policy=none"]
     command += _only(keyword)
     task = Task(
         environment=built.environment,
@@ -115,7 +137,10 @@ def _inside(suite: str, engine: Engine, built: Built, keyword: str, counts: dict
         },
     )
     seen = Tail()
-    return _ended(engine.run(task, stdout=seen.take, stderr=seen.take), seen, keyword, counts)
+    try:
+        return _ended(engine.run(task, stdout=seen.take, stderr=seen.take), seen, keyword, counts)
+    finally:
+        shutil.rmtree(runs_root() / scratch, ignore_errors=True)
 
 
 def _lock_folder(built: Built) -> Path:
@@ -151,7 +176,10 @@ def _only(keyword: str) -> list[str]:
 def _ended(code: int, seen: Tail, keyword: str, counts: dict[str, int]) -> int:
     if code == NOTHING_COLLECTED and keyword:  # the keyword names tests of another suite
         return 0
-    for what, number in seen.counts().items():
+    found = seen.counts()
+    if code and not found.get("failed") and not found.get("error"):
+        found["error"] = 1  # it could not run them: no such file, killed, a fault in a conftest
+    for what, number in found.items():
         counts[what] = counts.get(what, 0) + number
     return code
 

@@ -15,6 +15,8 @@ from envs.mounts import pipelines_mount, workspace_mount
 from envs.run_options import Choices, RunOptions
 from envs.spec import EnvSpec, load_spec
 
+HEAVY = ("acuity", "rknn", "tpu-mlir")  # several GiB each: CI builds them where they are named or `--all` is given
+
 
 def exporting(spec: EnvSpec) -> EnvSpec:
     """The spec of the environment that exports for this one: itself, or the one that its toolchain names."""

@@ -16,12 +16,15 @@ STAGES = ("fetch", "preprocess", "export", "sparsify", "verify", "check", "conve
 
 PATTERNS = "patterns"  # a stage that runs only where it is asked for
 PREPARE = "prepare"  # a stage that runs only where the converter runs in a container of its vendor's
+PREPARED, OUTSIDE, SDK = "/prepared", "/outside", "/sdk"  # where a vendor's container sees what it gets
+OUTSIDE_FOLDER = "vendor"  # of a run: what OUTSIDE is on the host
 AFTER_VERIFY = ("check", PREPARE, "convert", "collect")  # what a toolchain's own environment runs
 Status = Literal["ok", "failed", "skipped"]
 Correction = Literal["none", "norms", "match", "obs"]
 CORRECTIONS: tuple[Correction, ...] = ("none", "norms", "match", "obs")
 PICTURED: tuple[Correction, ...] = ("match", "obs")  # those that look at calibration pictures
 Fact = str | int | float | bool | None
+Form = Literal["dense", "sparse", "unstructured"]
 
 
 class Letter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,6 +92,72 @@ class VendorOffer(Letter, frozen=True, kw_only=True):
     targets: dict[str, tuple[str, ...]]
 
 
+class Artifact(Letter, frozen=True, kw_only=True):
+    """One file that the run made; `path` is relative to the run folder, where nothing else is said."""
+
+    path: str
+    sha256: str
+    bytes: int
+
+
+class OutsideOption(Letter, frozen=True, kw_only=True):
+    """An option of a vendor's command. Versions spell it differently: that which the tool's help names is used."""
+
+    spellings: tuple[str, ...]
+    value: str = ""  # "" for an option that takes none
+    always: bool = True  # False: left out where the help names no spelling
+
+
+class OutsideStep(Letter, frozen=True, kw_only=True):
+    """One command of a vendor's tool, run by the host in the vendor's container; paths are as that container sees them.
+
+    A word of `finds` stands for the only file that matches its pattern, relative to the container's writable folder.
+    """
+
+    name: str  # also its log's
+    form: Form  # after a failed step, the form's later ones are not run
+    program: str  # relative to the SDK
+    words: tuple[str, ...] = ()  # before the options: a subcommand
+    options: tuple[OutsideOption, ...]
+    finds: dict[str, str] = {}
+    folder: str  # where it runs, relative to the writable folder
+    timeout_s: float
+
+
+class OutsidePlan(Letter, frozen=True, kw_only=True):
+    """`prepare/plan.json`: what the vendor's container is to do."""
+
+    vendor: str
+    target: str
+    model: str  # what files are named after
+    forms: tuple[Form, ...]
+    judged: tuple[str, ...]  # file names, in the order of the request's pictures
+    steps: tuple[OutsideStep, ...]
+
+
+class OutsideStepResult(Letter, frozen=True, kw_only=True):
+    """How a step ended. `reason` says why it was not run, or what went wrong before its tool began."""
+
+    name: str
+    form: Form
+    command: tuple[str, ...] = ()
+    exit_code: int | None = None  # None: not run
+    reason: str = ""
+    elapsed_s: float = 0.0
+    log: str = ""  # relative to the folder of this report
+
+
+class OutsideReport(Letter, frozen=True, kw_only=True):
+    """`RUN/vendor/outside.json`: what the vendor's container did; `files` are what it left, relative to that folder."""
+
+    plan: OutsidePlan
+    sdk: str  # as in VendorOptions
+    sdk_name: str  # with its version
+    image: str  # its id
+    steps: tuple[OutsideStepResult, ...]
+    files: tuple[Artifact, ...]
+
+
 class RunRequest(Letter, frozen=True, kw_only=True):
     """What one run of the pipeline is asked to do."""
 
@@ -121,14 +190,6 @@ class RunRequest(Letter, frozen=True, kw_only=True):
     def calibrates(self) -> bool:
         """Whether it needs calibration pictures."""
         return self.budget is not None or self.correct in PICTURED
-
-
-class Artifact(Letter, frozen=True, kw_only=True):
-    """One file that the run made; `path` is relative to the run folder."""
-
-    path: str
-    sha256: str
-    bytes: int
 
 
 class StageResult(Letter, frozen=True, kw_only=True):
@@ -246,9 +307,6 @@ class PatternRow(Letter, frozen=True, kw_only=True):
     warning: str = ""
 
 
-Form = Literal["dense", "sparse", "unstructured"]
-
-
 class GateFinding(Letter, frozen=True, kw_only=True):
     """What the gate found in one network before the converter sees it.
 
@@ -266,6 +324,25 @@ class GateFinding(Letter, frozen=True, kw_only=True):
     origin: Literal["measured", "package metadata", "documentation"]
 
 
+class GateReport(Letter, frozen=True, kw_only=True):
+    """What a toolchain's gate says of one ONNX file; versions and nodes are of the mended one where it was mended."""
+
+    file: str
+    toolchain: str
+    checked_by: str  # the onnx that read and checked it
+    opset: int
+    ir_version: int
+    nodes: int
+    findings: tuple[GateFinding, ...] = ()
+    changes: tuple[str, ...] = ()  # what passes changed
+    proofs: int = 0  # inputs over which the mended network was proved equal; 0 where nothing was to be mended
+
+    @property
+    def ok(self) -> bool:
+        """True where no error is left."""
+        return not any(one.severity == "error" and not one.fixed for one in self.findings)
+
+
 class Conversion(Letter, frozen=True, kw_only=True):
     """One network through one tool in one number format. Undefined values are None.
 
@@ -278,7 +355,7 @@ class Conversion(Letter, frozen=True, kw_only=True):
     status: Status
     reason: str = ""
     file: str = ""  # relative to the stage's folder
-    file_bytes: int | None = None
+    file_bytes: int | None = None  # with those that go with it
     weight_bytes: int | None = None  # what the tool says the weights take in memory
     cycles: int | None = None  # of one inference, the tool's own estimate
     elapsed_s: float = 0.0  # of the conversion, the comparison apart

@@ -17,7 +17,7 @@ from envs.bundle.contents import interpreter_member, sources_of
 from envs.bundle.layers import bundled_plan
 from envs.bundle.manifest import AGAIN, BundledImage, Place, total_bytes
 from envs.bundle.read import Bundle, check_structure, member_bytes, open_bundle, read_member
-from envs.data import ensure_data
+from envs.data import HUB, ensure_data
 from envs.engines.choose import choose
 from envs.errors import CheckFailed, LockError, SpecError
 from envs.files import exclusive, write_atomic
@@ -178,7 +178,7 @@ def _take(bundle: Bundle, file: BinaryIO, place: Place, lock: EnvLock, bar: Bar,
         case "kernels":
             target = native_root() / member.path.rpartition("/")[2]
         case "weights":
-            target = ensure_data(lock, progress) / "hub" / member.path.rpartition("/")[2]
+            target = ensure_data(lock, progress, only=()) / HUB / member.path.rpartition("/")[2]
     if target is None or target.exists():
         read_member(bundle, file, place, bar.advance)
         return 0

@@ -10,8 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from pipelines.contract import LayerPattern, PatternReport, Refusal, encode
-from pipelines.errors import PipelineError
+from pipelines.checks.answer import answer
+from pipelines.contract import LayerPattern, PatternReport
 from pipelines.graph.load import load_model, read_values
 from pipelines.graph.pattern_check import LayerCheck, check_layers, told, unknown_layers
 from pipelines.sparsity.hardware import ratio_warning
@@ -24,14 +24,7 @@ def main() -> int:
     words.add_argument("file", type=Path, help="an ONNX file; external data is read from beside it")
     words.add_argument("--sparsity", default="2:4", help="N:M, N kept of every M input channels")
     given = words.parse_args()
-    try:
-        report = pattern_report(given.file, NMPattern.parse(given.sparsity))
-    except (PipelineError, ValueError) as error:
-        refusal = Refusal(message=error.message, remedy=error.remedy) if isinstance(error, PipelineError) else None
-        sys.stdout.buffer.write(encode(refusal or Refusal(message=str(error))))
-        return 2
-    sys.stdout.buffer.write(encode(report))
-    return 0 if report.ok else 1
+    return answer(lambda: pattern_report(given.file, NMPattern.parse(given.sparsity)))
 
 
 def pattern_report(path: Path, pattern: NMPattern) -> PatternReport:

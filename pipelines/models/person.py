@@ -87,6 +87,12 @@ class PersonsModel:
         planes: np.ndarray[Any, Any] = made.transpose(0, 3, 1, 2)
         return planes
 
+    def sized(self, picture: Path) -> np.ndarray[Any, Any] | None:
+        """image_preprocess(path, norm=False) as it gives it, or None where the module has no such function."""
+        if not self._has("image_preprocess"):
+            return None
+        return np.asarray(self._module.image_preprocess(str(picture), norm=False))
+
     def build(self, published: bool) -> Any:
         """build_model's network."""
         del published

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.contract import RunRequest
+from pipelines.contract import Picture, RunRequest
 from pipelines.errors import PipelineError
 from pipelines.models import find
 from pipelines.stage import Context, InputFile
-from pipelines.stages.fetch import module_files
+from pipelines.stages.fetch import module_files, picture_files, picture_path
 
 if TYPE_CHECKING:
     from pipelines.arrays import Array
@@ -23,8 +23,15 @@ def calibration_inputs(request: RunRequest, data: Path, run_folder: Path) -> Seq
     """The calibration pictures and a person's module, whose preprocessing makes tensors of them; none if not needed."""
     if not request.calibrates:
         return ()
-    pictures = [InputFile(picture.path, data / picture.path, picture.sha256) for picture in request.calibration]
-    return [*pictures, *module_files(request, run_folder)]
+    return [*picture_files(request.calibration, data, run_folder), *module_files(request, run_folder)]
+
+
+def fitting_pictures(request: RunRequest) -> tuple[Picture, ...]:
+    """The request's calibration pictures. PipelineError where one of them also judges."""
+    judging = {picture.sha256 for picture in request.pictures}
+    if both := [picture.path for picture in request.calibration if picture.sha256 in judging]:
+        raise PipelineError(f"{both[0]} is a picture that judges the result: it can't fit it", "use another one")
+    return request.calibration
 
 
 def calibration_tensors(context: Context) -> Array | None:
@@ -41,8 +48,5 @@ def calibration_tensors(context: Context) -> Array | None:
         raise PipelineError(
             "--correct and --keep auto need calibration pictures", "add them to the spec and `invoke lock`"
         )
-    judging = {picture.sha256 for picture in request.pictures}
-    if both := [picture.path for picture in request.calibration if picture.sha256 in judging]:
-        raise PipelineError(f"{both[0]} is a picture that judges the result: it can't fit it", "use another one")
-    paths = [context.data / picture.path for picture in request.calibration]
+    paths = [picture_path(picture, context.data, context.run_folder) for picture in fitting_pictures(request)]
     return calibration_images(paths, find(request, context.run_folder), CROPS, SEED)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.contract import Conversion, ConversionReport, Fact, Form, RunRequest, VendorOptions
+from pipelines.contract import OUTSIDE_FOLDER, Conversion, ConversionReport, Fact, Form, RunRequest, VendorOptions
 from pipelines.errors import PipelineError
 from pipelines.stage import Context, InputFile, Outcome
 
@@ -39,20 +39,26 @@ class Convert:
         }
 
     def input_files(self, request: RunRequest, data: Path, run_folder: Path) -> Sequence[InputFile]:
-        """None beside the stages' outputs; an outside converter's files are its adapter's to check."""
-        del request, data, run_folder
-        return ()
+        """What a vendor's own container left; none for a tool that runs here."""
+        from pipelines.vendors.outside import left_files
+
+        del data
+        return left_files(run_folder / OUTSIDE_FOLDER) if request.vendor and request.vendor.sdk else ()
 
     def run(self, context: Context) -> Outcome:
         """Every form in every variant; the stage fails where one does, and still keeps all that was made."""
         import msgspec
 
-        from pipelines.vendors import vendor
+        from pipelines.vendors import ABSENT, vendor
         from pipelines.vendors.base import versions
 
         options = context.request.vendor
         if options is None:
             return Outcome(status="skipped", reason="no vendor tool in this environment")
+        if options.vendor in ABSENT and not options.sdk:
+            return Outcome(status="skipped", reason=ABSENT[options.vendor])
+        if options.sdk and "prepare/plan.json" not in context.inputs:
+            return Outcome(status="skipped", reason="prepare failed")
         tool = vendor(options.vendor)
         target = _target(tool, options)
         asked = _variants(tool, options, target)
@@ -134,8 +140,8 @@ def _one(context: Context, tool: Vendor, target: str, form: Form, variant: Varia
         )
         if made.error:
             return msgspec.structs.replace(row, status="failed", reason=made.error)
-        file = out / made.file
-        row = msgspec.structs.replace(row, file=_inside(file, context), file_bytes=file.stat().st_size)
+        size = sum((out / name).stat().st_size for name in (made.file, *made.beside))
+        row = msgspec.structs.replace(row, file=_inside(out / made.file, context), file_bytes=size)
         if not made.outputs:
             return msgspec.structs.replace(row, status="skipped", reason=f"not compared: {made.not_run}")
         outputs = load_outputs(Path(made.outputs))
@@ -198,6 +204,7 @@ def _job(context: Context, target: str, form: Form, variant: Variant, out: Path,
         out=str(out),
         work=str(work),
         result=str(work / "result.json"),
+        outside=str(context.run_folder / OUTSIDE_FOLDER) if request.vendor.sdk else "",
         threads=_threads(),
     )
 

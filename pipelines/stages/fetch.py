@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.contract import RunRequest
+from pipelines.contract import Picture, RunRequest
 from pipelines.errors import PipelineError
 from pipelines.models import find
 from pipelines.models.base import Model
@@ -28,7 +28,7 @@ class Fetch:
 
     def input_files(self, request: RunRequest, data: Path, run_folder: Path) -> Sequence[InputFile]:
         """Every picture, the weights' file, and a person's module with its neighbours."""
-        files = picture_files(request, data)
+        files = picture_files(request.pictures, data, run_folder)
         if (weights := weights_file(request, data, run_folder)) is not None:
             files.append(weights)
         return [*files, *module_files(request, run_folder)]
@@ -65,9 +65,14 @@ class Fetch:
         )
 
 
-def picture_files(request: RunRequest, data: Path) -> list[InputFile]:
-    """The request's pictures, in its order."""
-    return [InputFile(picture.path, data / picture.path, picture.sha256) for picture in request.pictures]
+def picture_path(picture: Picture, data: Path, run_folder: Path) -> Path:
+    """Where a picture lies."""
+    return (data if picture.place == "data" else run_folder) / picture.path
+
+
+def picture_files(pictures: Sequence[Picture], data: Path, run_folder: Path) -> list[InputFile]:
+    """Pictures as what a stage reads, in their order."""
+    return [InputFile(one.path, picture_path(one, data, run_folder), one.sha256) for one in pictures]
 
 
 def weights_file(request: RunRequest, data: Path, run_folder: Path) -> InputFile | None:

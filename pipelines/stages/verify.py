@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.contract import Fact, RunRequest
 from pipelines.models import find
 from pipelines.stage import Context, InputFile, Outcome
-from pipelines.stages.fetch import module_files, picture_files
+from pipelines.stages.fetch import module_files, picture_files, picture_path
 
 if TYPE_CHECKING:
     from pipelines.arrays import Array
@@ -49,7 +49,7 @@ class Verify:
 
     def input_files(self, request: RunRequest, data: Path, run_folder: Path) -> Sequence[InputFile]:
         """The pictures, for preparing them once more, and a person's module."""
-        return [*picture_files(request, data), *module_files(request, run_folder)]
+        return [*picture_files(request.pictures, data, run_folder), *module_files(request, run_folder)]
 
     def run(self, context: Context) -> Outcome:
         """All checks; the stage fails where one does, and its reason names the first."""
@@ -62,7 +62,7 @@ class Verify:
         request, inputs = context.request, context.inputs
         images = load_arrays(inputs["preprocess/inputs.npz"])["images"]
         model = find(request, context.run_folder)
-        paths = [context.data / picture.path for picture in request.pictures]
+        paths = [picture_path(picture, context.data, context.run_folder) for picture in request.pictures]
         findings = preprocessed_as_declared(model, images, paths)
         exported = outputs_of(inputs["export/model.onnx"], images, lambda i, n: context.progress("dense", i, n))
         findings.append(exported_equals_framework(exported, load_outputs(inputs["export/reference.npz"])))

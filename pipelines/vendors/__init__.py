@@ -19,6 +19,10 @@ MODULES = {
 }
 
 
+# toolchains that run in an image of their vendor's, and what is said where that is not there
+ABSENT = {"sigmastar": "SigmaStar SDK not present, add it with `invoke sdk add sigmastar PATH`"}
+
+
 def vendor(name: str) -> Vendor:
     """The adapter of that toolchain. PipelineError where there is none."""
     if name not in MODULES:

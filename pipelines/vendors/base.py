@@ -46,6 +46,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     out: str  # empty folder: what is left in it is kept in the run
     work: str  # empty folder for everything else, removed afterwards
     result: str  # where the worker writes Converted as JSON
+    outside: str = ""  # folder of what its vendor's container left; "" for a tool that runs here
     threads: int = 1
 
 
@@ -53,6 +54,7 @@ class Converted(msgspec.Struct, frozen=True, kw_only=True):
     """What a tool made. `outputs`: npz of output_0, ... each [N, ...] for the judged pictures, in their order."""
 
     file: str  # the file for the chip, relative to `out`
+    beside: tuple[str, ...] = ()  # the others that go with it, where a network is more than one file
     outputs: str = ""  # absolute path; "" where nothing here can run the file
     ran_by: str = ""  # what computed them
     not_run: str = ""  # why there are none

@@ -33,8 +33,9 @@ def convert_apart(tool: Vendor, job: Job, log: Path, timeout_s: float) -> Conver
         return Converted(file="", error=str(error))
     if made is None:
         return Converted(file="", error=_died(tool, code, log))
-    if not made.error and not Path(job.out, made.file).is_file():
-        return Converted(file="", error=f"the tool ended well and left no {made.file or 'file'}{_says(tool, log)}")
+    missing = [name or "file" for name in (made.file, *made.beside) if not Path(job.out, name).is_file()]
+    if missing and not made.error:
+        return Converted(file="", error=f"the tool ended well and left no {missing[0]}{_says(tool, log)}")
     return made
 
 

@@ -1,4 +1,4 @@
-"""Run inside the environment: it is what its lock says, and can do what it is for, and nothing else."""
+"""Run inside the environment: it is what its lock says, and nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from conftest import normalised
 
@@ -41,9 +40,8 @@ def test_what_the_lock_leaves_out_is_not_there(lock: dict[str, Any]) -> None:
     assert set(installed()) & {normalised(name) for name in lock["omit"]} == set()
 
 
-@pytest.mark.parametrize("module", ["pip", "setuptools", "ensurepip", "uv", "conda", "wheel"])
-def test_nothing_here_installs_packages(module: str) -> None:
-    assert importlib.util.find_spec(module) is None
+def test_nothing_here_installs_packages(installer: str) -> None:
+    assert importlib.util.find_spec(installer) is None
 
 
 @pytest.mark.parametrize("program", ["cc", "gcc", "g++", "ld", "make", "pip", "pip3", "uv", "conda", "apt-get", "dpkg"])
@@ -97,32 +95,6 @@ def test_no_privileges() -> None:
     assert status["NoNewPrivs"].strip() == "1"
 
 
-def test_the_models_that_the_lock_names_are_the_ones_that_are_here(lock: dict[str, Any]) -> None:
-    """The host lists and refuses names by its lock alone."""
-    from pipelines.models import LITE0, names
-
-    assert names() == sorted([LITE0, *(f"onnx_tv_{one['model']}" for one in lock["hub"])])
-
-
 @pytest.mark.parametrize("module", ["ssl", "sqlite3", "lzma", "bz2", "zlib", "ctypes", "readline", "curses", "uuid"])
 def test_the_standard_library_is_whole(module: str) -> None:
     __import__(module)
-
-
-def test_a_network_is_exported_checked_and_run(tmp_path: Path) -> None:
-    import onnx
-    import onnxruntime
-    import torch
-    import torchvision
-
-    torch.manual_seed(0)
-    network = torchvision.models.squeezenet1_1(weights=None).eval()
-    picture = torch.randn(1, 3, 64, 64)
-    path = str(tmp_path / "model.onnx")
-    torch.onnx.export(network, picture, path, opset_version=13)
-    onnx.checker.check_model(path, full_check=True)
-    (output,) = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(
-        None, {onnx.load(path).graph.input[0].name: picture.numpy()}
-    )
-    with torch.no_grad():
-        assert np.abs(output - network(picture).numpy()).max() < 1e-4

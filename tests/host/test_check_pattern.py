@@ -10,6 +10,7 @@ import pytest
 from fake_engine import FakeEngine
 
 import envs.check_pattern as checks
+import envs.one_file as looks
 from envs.build import Built
 from envs.contract import LayerPattern, PatternReport, Refusal, encode
 from envs.engines.base import Environment, Sink, Task
@@ -49,8 +50,8 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fak
         fake = FakeEngine(answer, name=name)
         environment = Environment(name="light", lock_digest="sha256:0", tree=tmp_path, image="sha256:1")
         built = Built(environment=environment, lock=None, record=None, image_bytes=1)  # type: ignore[arg-type]
-        monkeypatch.setattr(checks, "choose", lambda kind: Chosen(fake, "engine: fake"))  # type: ignore[arg-type]
-        monkeypatch.setattr(checks, "build", lambda env, chosen, progress: built)
+        monkeypatch.setattr(looks, "choose", lambda kind: Chosen(fake, "engine: fake"))  # type: ignore[arg-type]
+        monkeypatch.setattr(looks, "build", lambda env, chosen, progress: built)
         return fake
 
     return make
@@ -73,7 +74,7 @@ def test_the_file_s_folder_and_the_pipelines_are_seen_and_neither_is_writable(
     (task,) = fake.tasks
     assert [(mount.source, mount.target, mount.writable) for mount in task.mounts] == [
         (model.parent, "/model", False),
-        (checks.pipelines_mount().source, "/app/pipelines", False),
+        (looks.pipelines_mount().source, "/app/pipelines", False),
     ]
     assert task.command[3] == ("/model/m.onnx" if name == "docker" else str(model))
 

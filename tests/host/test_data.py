@@ -176,3 +176,58 @@ def test_a_web_page_from_the_hub_means_random_weights(lock: EnvLock, server: Ser
     assert choose(lock, tmp_path, "auto", said).kind == "random"
     assert any("an HTML page" in line for line in said.lines)
     assert not list((data.ensure_data(lock, Silent()) / "hub").iterdir())
+
+
+def two_collections(lock: EnvLock, server: Server, tmp_path: Path) -> EnvLock:
+    """The lock with a second wheel, of calibration pictures."""
+    wheel = make_wheel(tmp_path / "more", "fits", "1.0", {"fits/one.png": PICTURE})
+    server.add_wheels(tmp_path / "more")
+    file = LockedFile(path="fits/one.png", sha256=hashlib.sha256(PICTURE).hexdigest(), bytes=len(PICTURE))
+    return msgspec.structs.replace(
+        lock, data=(*lock.data, LockedData(collection="calibration", wheel=wheel, files=(file,)))
+    )
+
+
+def laid_out(folder: Path) -> list[str]:
+    return sorted(one.name for one in folder.iterdir())
+
+
+def asked_for(server: Server, package: str) -> bool:
+    return any(f"{package}-1.0" in request for request in map(str, server.requests))
+
+
+def test_calibration_pictures_are_downloaded_when_a_run_calibrates(
+    lock: EnvLock, server: Server, tmp_path: Path
+) -> None:
+    both = two_collections(lock, server, tmp_path)
+    folder = data.ensure_data(both, Silent(), data.collections(both, calibrates=False))
+    assert (laid_out(folder), asked_for(server, "fits")) == (["c", "hub"], False)
+    again = data.ensure_data(both, Silent(), data.collections(both, calibrates=True))
+    assert (again, laid_out(folder)) == (folder, ["c", "calibration", "hub"])
+    assert data.ensure_data(both, Silent()) == folder
+    assert data.data_key(both) == folder.name
+
+
+def test_weights_alone_download_no_pictures(lock: EnvLock, server: Server) -> None:
+    assert laid_out(data.ensure_data(lock, Silent(), only=())) == ["hub"]
+    assert not asked_for(server, "pics")
+
+
+def test_a_lock_without_data_has_an_empty_folder(lock: EnvLock, server: Server) -> None:
+    folder = data.ensure_data(msgspec.structs.replace(lock, data=()), Silent())
+    assert laid_out(folder) == ["hub"]
+
+
+def test_a_collection_that_can_not_be_had_leaves_no_part_of_itself(
+    lock: EnvLock, server: Server, tmp_path: Path
+) -> None:
+    both = two_collections(lock, server, tmp_path)
+    (first, fits) = both.data
+    gone = msgspec.structs.replace(fits.files[0], path="fits/2.png")
+    spoiled = msgspec.structs.replace(fits, files=(*fits.files, gone))
+    broken = msgspec.structs.replace(both, data=(first, spoiled))
+    folder = data.ensure_data(broken, Silent(), data.collections(broken, calibrates=False))
+    with pytest.raises(FetchError, match=r"fits/2.png is not in it"):
+        data.ensure_data(broken, Silent())
+    assert laid_out(folder) == ["c", "hub"]
+    assert laid_out(folder.parent) == [folder.name]

@@ -19,6 +19,7 @@ from envs.contract import Artifact, Event, PatternRow, RunReport, RunRequest, St
 from envs.engines.base import Environment, Mount, Sink, Task
 from envs.engines.choose import Chosen
 from envs.errors import EngineError, WorkspaceError, WrongUse
+from envs.files import sha256_file
 from envs.lock import EnvLock, LockedHubWeights, LockedInterpreter
 from envs.progress import Silent
 from envs.run import run_model
@@ -86,7 +87,7 @@ def go(cache: Path, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         call.events = []  # type: ignore[attr-defined]
         monkeypatch.setattr(runs, "choose", lambda kind: Chosen(engine, "engine: fake"))  # type: ignore[arg-type]
         monkeypatch.setattr(runs, "read_lock", lambda name: lock)
-        monkeypatch.setattr(runs, "environment", lambda name, chosen, progress, allow_drift: (its, tmp_path / "data"))
+        monkeypatch.setattr(runs, "environment", lambda name, chosen, progress, **how: (its, tmp_path / "data"))
         fields = {"model": "onnx_tv_resnet18", "env": "sigmastar", "engine": "auto", "weights": "random:3"}
         options = RunOptions(**{**fields, "sparsity": "2:4", "use_cache": True, **changes})
         return run_model(options, Silent(), call.events.append)  # type: ignore[attr-defined]
@@ -162,6 +163,21 @@ def test_correction_without_calibration_pictures_is_refused_before_anything_runs
 def test_a_pattern_that_is_none_is_wrong_use(go: Any, sparsity: str) -> None:
     with pytest.raises(WrongUse, match="--sparsity"):
         go(sparsity=sparsity)
+
+
+def test_the_user_s_own_calibration_pictures_are_copied_into_the_run(go: Any, workspace: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "photo ü.jpg").write_bytes(b"\xff\xd8\xff a photograph")
+    report = go(correct="match", calibration=str(tmp_path / "mine"))
+    folder = workspace / report.run_folder
+    request = msgspec.json.decode((folder / "request.json").read_bytes(), type=RunRequest)
+    assert [(one.path, one.place) for one in request.calibration] == [("input/calibration/0001.jpg", "run")]
+    assert sha256_file(folder / request.calibration[0].path) == request.calibration[0].sha256
+
+
+def test_calibration_pictures_that_nothing_looks_at_are_refused(go: Any, tmp_path: Path) -> None:
+    with pytest.raises(WrongUse, match=r"nothing is calibrated in the environment 'light'"):
+        go(env="light", calibration=str(tmp_path))
 
 
 def test_a_person_s_file_is_copied_into_the_run(go: Any, workspace: Path, tmp_path: Path) -> None:

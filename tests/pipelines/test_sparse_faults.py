@@ -261,11 +261,3 @@ def test_the_letterbox_names_the_corrections_that_there_are() -> None:
     from pipelines.sparsity import reconstruct
 
     assert (CORRECTIONS, PICTURED) == (reconstruct.METHODS, reconstruct.PICTURED)
-
-
-def test_a_picture_that_judges_does_not_fit(
-    request_for: Callable[..., RunRequest], run_all: Callable[..., RunReport], data: Any
-) -> None:
-    report = run_all(request_for(correct="match", calibration=pictures(data, "two")))
-    stage = next(stage for stage in report.stages if stage.name == "sparsify")
-    assert stage.reason.startswith("two/a.png is a picture that judges the result: it can't fit it")

@@ -1,0 +1,33 @@
+"""Graph pass: what onnxsim, or onnxruntime's basic level where that is not here, can say in fewer operators."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Literal
+
+import onnx
+
+from pipelines.errors import PipelineError, first_line
+from pipelines.graph.fix.base import Goal
+from pipelines.graph.fix.shapes import one_picture
+from pipelines.graph.own_vectors import with_own_vectors
+from pipelines.graph.shapes import with_all_shapes
+from pipelines.graph.tidy import simplified, tidy
+
+
+def simplify(model: onnx.ModelProto, goal: Goal) -> tuple[onnx.ModelProto, list[str]]:
+    """Batch norms go into convolutions, shape arithmetic into constants; IR version and opset stay."""
+    if importlib.util.find_spec("onnxsim") is not None:
+        made, by = _by(model, "onnxsim"), "onnxsim"
+    else:
+        made, by = _by(model, "onnxruntime"), "onnxruntime"
+    made = with_all_shapes(with_own_vectors(tidy(made, one_picture(model, goal.input_shape), model.ir_version)))
+    change = len(model.graph.node) - len(made.graph.node)
+    return made, [f"{change} nodes fewer by {by}"] if change else []
+
+
+def _by(model: onnx.ModelProto, tool: Literal["onnxsim", "onnxruntime"]) -> onnx.ModelProto:
+    try:
+        return simplified(model, tool)
+    except Exception as error:  # neither tool's errors have a base
+        raise PipelineError(f"{tool} fails on it: {first_line(error)}") from error

@@ -1,0 +1,359 @@
+"""Rockchip's RKNN-Toolkit2: ONNX to .rknn for its NPUs, run by the toolkit's own simulator.
+
+The simulator runs the graph that was just built, in the number format asked for, and refuses a file that was loaded:
+what it computes is the same for every chip. The toolkit is started once more as a process (`python -m
+pipelines.vendors.rknn JOB`): part of its log comes from compiled code, and it ends by signals.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pipelines.errors import PipelineError
+from pipelines.vendors import rules
+from pipelines.vendors.base import Converted, Job, Variant, last_error_line, versions
+from pipelines.vendors.limits import Limits, Rule
+from pipelines.vendors.tool import run_tool
+
+if TYPE_CHECKING:
+    import onnx
+
+    from pipelines.arrays import Array
+    from pipelines.graph.facts import Graph
+    from pipelines.graph.weights import Weight
+
+TOOL = "rknn-toolkit2"
+FP16 = Variant("fp16", floor=0.999)
+INT8 = Variant("int8", floor=0.95, calibrates=True)
+SPARSE = Variant("int8-sparse", floor=0.95, calibrates=True)  # int8 with the option sparse_infer
+
+# Each pair was converted. Left out: fp16 of the RV1103 and RV1106 family, which the toolkit refuses; int8 of rk2118,
+# which it dies of; sparse_infer of rv1126b, rk2118, rv1103b and rv1106b, where it is accepted and changes no weight.
+TARGETS = {
+    "rk3588": (FP16, INT8),
+    "rk3576": (FP16, INT8, SPARSE),
+    "rk3568": (FP16, INT8),
+    "rk3566": (FP16, INT8),
+    "rk3562": (FP16, INT8),
+    "rv1126b": (FP16, INT8),
+    "rk2118": (FP16,),
+    "rv1106": (INT8,),
+    "rv1106b": (INT8,),
+    "rv1103": (INT8,),
+    "rv1103b": (INT8,),
+}
+HARDWARE = "2:4"  # along the input channels; half of the weights a group
+TAKEN = "32 input and 16 output channels or multiples, one group"  # measured on 1x1 to 7x7 kernels and Gemm
+
+ON_CPU = """
+  ArgMax Atan Ceil Det Exp Floor GatherND GridSample GroupNormalization LRN Log LogSoftmax Mish Mod Reciprocal ReduceMax
+  ReduceMin ReduceProd RoiAlign Round ScatterND Selu Sign Softsign SpaceToDepth Tile TopK Trilu
+"""  # the column Target of its layer table says CPU for rk3588, rk3576, rk3568 and rk3562 alike
+
+
+def _on_cpu(op: str) -> Rule:
+    def check(node: Any, graph: Graph) -> str:
+        del node, graph
+        return "runs on the chip's CPU, not on its NPU"
+
+    return rules.custom(op, "processor", check, "use other operators", "measured", severity="warning")
+
+
+def _zeros_before(node: Any, graph: Graph) -> str:
+    """A Pad of zeros in front of a MaxPool is made the pooling's own padding, which is no zero but nothing at all."""
+    pad = graph.producer(graph.given(node, 0))
+    if pad is None or pad.op_type != "Pad" or graph.attribute(pad, "mode", "constant") != "constant":
+        return ""
+    value = graph.value(graph.given(pad, 2)) if graph.given(pad, 2) else graph.attribute(pad, "value", 0.0)
+    before = graph.producer(graph.given(pad, 0))
+    never_negative = before is not None and (
+        before.op_type in ("Relu", "Sigmoid")
+        or (before.op_type == "Clip" and (rules.clip_bounds(before, graph) or (-1.0, 0.0))[0] >= 0)
+    )
+    if value is None or float(value) or never_negative:
+        return ""
+    return "zeros are padded before it: the toolkit leaves them out, and where all else is negative it computes less"
+
+
+def _spread(node: Any, graph: Graph) -> str:
+    stated = graph.attribute(node, "dilations") or (1,)
+    return f"dilations {', '.join(map(str, stated))}: for rk3576 the toolkit is aborted" if max(stated) > 1 else ""
+
+
+LIMITS = Limits(
+    opset=(6, 19),  # it refuses 20; 6 to 19 were converted and compared
+    ir_version=10,  # it takes 12 too, which the onnxruntime beside it does not
+    origin="measured",
+    refused={"DeformConv": "use another operator", "NonZero": "compute without the places of values"},
+    rules=(
+        rules.attribute_not_in("Resize", "mode", {"cubic"}, "nearest", "measured", remedy="resize linear or nearest"),
+        rules.custom("MaxPool", "zeros before it", _zeros_before, "pad after a Relu, or in the MaxPool", "measured"),
+        rules.custom("MaxPool", "dilations", _spread, "pool without dilations", "measured", severity="warning"),
+        *map(_on_cpu, ON_CPU.split()),
+    ),
+    dtypes=frozenset({"float32", "float16"}),
+)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A row of the toolkit's layer table. `ratio` is its column SparseRatio: "" where it has none, 0% for dense."""
+
+    name: str
+    cycles: int
+    ratio: str
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the chip skips half of its weights."""
+        return self.ratio not in ("", "0%")
+
+
+@dataclass(frozen=True)
+class BuildLog:
+    """What the toolkit says of the file it made."""
+
+    layers: tuple[Layer, ...]
+    weight_bytes: int | None
+    recognised: frozenset[str]  # weights whose zeros it saw a pattern in
+
+    @property
+    def cycles(self) -> int | None:
+        """Its estimate of one inference: the sum over the layers, of which pooling and reshaping count 0.
+
+        None with sparse layers: it takes more off their memory traffic than there is, below zero even.
+        """
+        if not self.layers or any(layer.sparse for layer in self.layers):
+            return None
+        return sum(layer.cycles for layer in self.layers) or None
+
+
+@dataclass(frozen=True)
+class Rknn:
+    """Rockchip NPUs of the RK35, RV11 and RK2118 families."""
+
+    name: str = "rknn"
+    targets: tuple[str, ...] = tuple(TARGETS)
+    limits: Limits = LIMITS
+    distributions: tuple[str, ...] = (TOOL, "onnx", "onnxruntime", "numpy", "protobuf", "torch")
+
+    def variants(self, target: str) -> Sequence[Variant]:
+        """int8 is asymmetric and a scale a channel; int8-sparse is where the chip has 2:4. () for an unknown chip."""
+        return TARGETS.get(target, ())
+
+    def convert(self, job: Job) -> Converted:
+        """FORM.rknn, which takes the ONNX file's own input; its outputs by the toolkit's simulator."""
+        import onnx
+
+        offered = {one.name: one for one in self.variants(job.target)}
+        if job.target not in TARGETS:
+            raise PipelineError(f"rknn has no target {job.target!r}", f"these are: {', '.join(TARGETS)}")
+        if job.variant not in offered:
+            raise PipelineError(
+                f"rknn does not convert to {job.variant!r} for {job.target}", f"these are: {', '.join(offered)}"
+            )
+        if offered[job.variant].calibrates and not job.calibration:
+            raise PipelineError(f"{job.variant} needs calibration pictures", "give --calibration FOLDER")
+        model = _read(Path(job.model))
+        work = Path(job.work)
+        onnx.save_model(_spelled_out(model), str(work / "model.onnx"))
+        (work / "tool.json").write_bytes(msgspec.json.encode(job))
+        log = work / "tool.log"
+        try:
+            code = run_tool(
+                [sys.executable, "-m", "pipelines.vendors.rknn", work / "tool.json"],
+                log,
+                timeout_s=0.9 * offered[job.variant].timeout_s,  # before the worker's own time is over
+                folder=work,  # it leaves graphs in the folder it runs in
+                variables={"OMP_NUM_THREADS": str(job.threads)},
+            )
+        finally:
+            said = log.read_text("utf-8", errors="replace") if log.is_file() else ""
+            print(said, flush=True)
+        if code:
+            raise PipelineError(f"{TOOL} can't convert it: {self.cause(said) or _ended(code)}")
+        built = read_log(said)
+        return Converted(
+            file=_file(job).name,
+            outputs=str(work / "outputs.npz"),
+            ran_by=f"simulator of {TOOL} {versions((TOOL,))[TOOL]}",
+            weight_bytes=built.weight_bytes,
+            cycles=built.cycles,
+            sparsity=_sparsity(job, model, built),
+            elapsed_s=msgspec.json.decode((work / "elapsed.json").read_bytes(), type=float),
+        )
+
+    def cause(self, log: str) -> str:
+        """The last line that is an error of its Python or of its compiled part; the last line where none is."""
+        told = [found[1] for line in _plain(log).splitlines() if (found := _ERROR.match(line))]
+        return next((line[:300] for line in reversed(told)), "") or last_error_line(log, ("assert", "terminate"))
+
+
+VENDOR = Rknn()
+
+_ERROR = re.compile(
+    r"(?:E RKNN: \[[\d:.]+\] |E (?=\w+: (?!Traceback))|(?:ValueError|RuntimeError): (?!Traceback)"
+    r"|(?=[\w.]+: \[ONNXRuntimeError\])|(?=[A-Z]\w+Error: (?!Traceback)))(\S.*)"
+)
+_ROW = re.compile(
+    r"\] \d+ +\S+ +\S+ +(?:NPU|CPU|GPU) .* -?\d+/-?\d+/(?P<cycles>-?\d+) +(?:(?P<ratio>\d+%\S*) +)?-?\d+ +\S+?:(?P<name>.+?) *$"
+)
+_WEIGHTS = re.compile(r"Total Weight Memory Size: ([\d.]+)KB")
+_RECOGNISED = re.compile(r"\] Weight (.+) sparse type, method \d")
+
+
+def read_log(log: str) -> BuildLog:
+    """What a verbose build says; without a layer table, as another version may print, it says nothing."""
+    plain = _plain(log)
+    rows = [found for line in plain.splitlines() if (found := _ROW.search(line))]
+    size = _WEIGHTS.search(plain)
+    return BuildLog(
+        layers=tuple(Layer(row["name"], int(row["cycles"]), row["ratio"] or "") for row in rows),
+        weight_bytes=round(1024 * float(size[1])) if size else None,
+        recognised=frozenset(_RECOGNISED.findall(plain)),
+    )
+
+
+def _plain(log: str) -> str:
+    """Without colours."""
+    return re.sub(r"\x1b\[[\d;]*m", "", log)
+
+
+def _ended(code: int) -> str:
+    return f"it was killed by {signal.Signals(-code).name}" if code < 0 else f"it ended with {code}"
+
+
+def _file(job: Job) -> Path:
+    return Path(job.out, f"{job.form}.rknn")
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        return onnx.load_model(str(path))
+    except (DecodeError, OSError) as error:
+        raise PipelineError(f"{path.name} is no ONNX file", "export the model again") from error
+
+
+def _spelled_out(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same network as the toolkit can read it.
+
+    Short integer tensors as numbers in place of bytes: it writes into the pads of a Pad, and onnx gives it arrays
+    over those bytes that can't be written to. The default epsilon of a LayerNormalization: it looks for it.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    from pipelines.graph.tensors import stored
+
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    for tensor in stored(made.graph).values():
+        if tensor.data_type == onnx.TensorProto.INT64 and tensor.HasField("raw_data") and len(tensor.raw_data) < 1024:
+            numbers = numpy_helper.to_array(tensor).ravel().tolist()
+            tensor.ClearField("raw_data")
+            tensor.int64_data.extend(numbers)
+    for node in made.graph.node:
+        if node.op_type == "LayerNormalization" and all(one.name != "epsilon" for one in node.attribute):
+            node.attribute.append(helper.make_attribute("epsilon", 1e-5))
+    return made
+
+
+def _sparsity(job: Job, model: onnx.ModelProto, built: BuildLog) -> str:
+    """What became of the zeros: layer by layer where the toolkit was asked to use them, which it does in silence."""
+    from pipelines.graph.pattern_check import check_layers
+    from pipelines.sparsity.pattern import NMPattern
+
+    if job.variant != SPARSE.name:
+        return "" if job.form == "dense" else "stored like any value"
+    weights = [(check.weight, check.holds) for check in check_layers(model, NMPattern.parse(HARDWARE))]
+    holding = [weight for weight, holds in weights if holds]
+    ignored = [weight for weight in holding if weight.initializer not in built.recognised]
+    narrow = [weight for weight in ignored if _narrow(weight)]
+    turned = built.recognised - {weight.initializer for weight in holding}
+    used = sum(layer.sparse for layer in built.layers)
+    head = f"{used} of {len(weights)} layers are stored without zeros" if used else "sparse_infer did nothing"
+    said = [head, f"{HARDWARE} holds in {len(holding)} of {len(weights)}"]
+    if narrow:
+        said.append(f"{len(narrow)} of them ignored for their shape: taken are {TAKEN}")
+    if other := [weight.node for weight in ignored if weight not in narrow]:
+        said.append(f"ignored for no reason known here: {', '.join(other)}")
+    if turned:
+        said.append(f"{len(turned)} have it along the output channels")
+    return "; ".join(said)
+
+
+def _narrow(weight: Weight) -> bool:
+    outputs = weight.shape[1 - weight.axis]
+    return bool(weight.channels % 32 or outputs % 16 or weight.groups > 1)
+
+
+def _main(path: Path) -> int:
+    """Build and run the job's network; 0 when the file, its outputs and the time it took are written."""
+    from rknn.api import RKNN
+
+    from pipelines.arrays import load_arrays
+    from pipelines.inference import save_outputs
+
+    job = msgspec.json.decode(path.read_bytes(), type=Job)
+    work = path.parent
+    began = time.monotonic()
+    tool = RKNN(verbose=True)  # the layer table is in the verbose log alone
+    steps = (
+        lambda: tool.config(target_platform=job.target, sparse_infer=job.variant == SPARSE.name),
+        lambda: tool.load_onnx(model=str(work / "model.onnx")),
+        lambda: tool.build(do_quantization=bool(job.calibration), dataset=_dataset(job, work)),
+        lambda: tool.export_rknn(str(_file(job))),
+    )
+    if any(step() for step in steps):  # the first that is not 0 ends it: the toolkit has said why
+        return 1
+    (work / "elapsed.json").write_bytes(msgspec.json.encode(round(time.monotonic() - began, 3)))
+    if tool.init_runtime():
+        return 1
+    save_outputs(work / "outputs.npz", _outputs(tool, load_arrays(Path(job.judged))["images"]))
+    tool.release()
+    return 0
+
+
+def _dataset(job: Job, work: Path) -> str | None:
+    """The list of calibration tensors; its names are relative to it, as the toolkit cuts paths at spaces."""
+    import numpy as np
+
+    from pipelines.arrays import load_arrays
+
+    if not job.calibration:
+        return None
+    images = load_arrays(Path(job.calibration))["images"]
+    for place, image in enumerate(images):
+        np.save(work / f"{place}.npy", image[None])
+    listed = work / "dataset.txt"
+    listed.write_text("".join(f"{place}.npy\n" for place in range(len(images))), "ascii")
+    return str(listed)
+
+
+def _outputs(tool: Any, images: Array) -> list[Array]:
+    """Every output of float32 [N, C, H, W], each [N, ...] in the ONNX file's order."""
+    import numpy as np
+
+    rows = []
+    for image in images:
+        row = tool.inference(inputs=[image[None]], data_format=["nchw"])
+        if row is None:
+            raise PipelineError("the simulator computed nothing", "its log says why")
+        rows.append(row)
+    return [np.concatenate(column) for column in zip(*rows, strict=True)]
+
+
+if __name__ == "__main__":
+    sys.exit(_main(Path(sys.argv[1])))
