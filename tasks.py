@@ -441,6 +441,46 @@ def sdk(_: Context, action: str, vendor: str, path: str, json: bool = False) -> 
 
 
 @task(
+    help={
+        **JSON,
+        "toolchain": "the converter (default none: the file runs in onnxruntime)",
+        "python": "3.8 to 3.13 (default 3.10)",
+        **dict.fromkeys(
+            ("torch", "onnx", "onnxruntime", "numpy", "protobuf", "torchvision", "opset", "ir"),
+            "hold it fixed: a version, its beginning, or a specifier as in '>=1.16'",
+        ),
+        "exporter": "torchscript or dynamo",
+        "measure": "build that set (and one per --cells all), export, check and run, and record what happens",
+        "cells": "with --measure: all, every cell of envs/matrix/cells.toml",
+    }
+)
+@verb
+def match(
+    _: Context,
+    toolchain: str = "onnxruntime",
+    python: str = "3.10",
+    torch: str = "",
+    onnx: str = "",
+    onnxruntime: str = "",
+    numpy: str = "",
+    protobuf: str = "",
+    torchvision: str = "",
+    opset: str = "",
+    ir: str = "",
+    exporter: str = "",
+    measure: bool = False,
+    cells: str = "",
+    json: bool = False,
+) -> int:
+    """Say which torch, onnx, onnxruntime, opset and IR version fit together and why, or what stands against it."""
+    from envs.verbs import match as verbs
+
+    fixed = {"toolchain": toolchain, "python": python, "torch": torch, "onnx": onnx, "onnxruntime": onnxruntime}
+    fixed |= {"numpy": numpy, "protobuf": protobuf, "torchvision": torchvision, "opset": opset, "ir": ir}
+    return verbs.match({**fixed, "exporter": exporter}, measure, cells, json)
+
+
+@task(
     name="prune-store",
     help={
         **JSON,

@@ -107,8 +107,8 @@ def calibration(lock: EnvLock) -> tuple[Picture, ...]:
     found = tuple(one for one in _all_pictures(lock) if one.collection == CALIBRATION)
     if not found:
         raise WrongUse(
-            f"environment {lock.name!r} has no calibration pictures, which --correct and --keep auto need",
-            f"add a [[data]] section with the collection {CALIBRATION!r} to its spec and `invoke lock`",
+            f"environment {lock.name!r} has no calibration pictures, which this run needs",
+            f"give --calibration FOLDER, or add a [[data]] section with the collection {CALIBRATION!r} to its spec",
         )
     return found
 

@@ -50,7 +50,7 @@ def _compile(wanted: Mapping[str, str], pins: Mapping[str, str], spec: EnvSpec, 
     if not wanted:
         return []
     with tempfile.TemporaryDirectory() as folder:
-        names = {"in": wanted, "constraints": pins}
+        names = {"in": wanted, "constraints": pins, "overrides": spec.override}
         for stem, versions in names.items():
             text = "".join(f"{name}=={version}\n" for name, version in sorted(versions.items()))
             Path(folder, f"{stem}.txt").write_text(text, "utf-8")
@@ -65,6 +65,8 @@ def _compile(wanted: Mapping[str, str], pins: Mapping[str, str], spec: EnvSpec, 
             f"{folder}/constraints.txt",
             "--excludes",
             f"{folder}/excludes.txt",
+            "--overrides",
+            f"{folder}/overrides.txt",
         ]
         command += [
             "--quiet",

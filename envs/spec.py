@@ -96,6 +96,7 @@ class EnvSpec(Spec, frozen=True, kw_only=True):
     test: dict[str, str] = {}  # the test group: a tree of its own, never in the image
     omit: tuple[str, ...] = ()  # wheels that the resolver names and a CPU never loads
     exclude: tuple[str, ...] = ()  # asked for by metadata and never resolved, nor what only they ask for
+    override: dict[str, str] = {}  # name -> exact version, whatever others' metadata asks for
     trim: dict[str, tuple[str, ...]] = {}  # wheel -> glob patterns of files that nothing links to
     data: tuple[DataSpec, ...] = ()
     hashes: dict[str, tuple[str, ...]] = {}  # package -> the sha256s that its file may have: `lock` refuses others
@@ -139,7 +140,7 @@ def load_spec(name: str) -> EnvSpec:
             raise SpecError(f"{toml.shown(path)}: [[interpreter]] {source.version} is not a Python {spec.python}")
         if source.source == "python-build-standalone" and not (source.file and source.sha256):
             raise SpecError(f"{toml.shown(path)}: [[interpreter]] {source.source} needs keys 'file' and 'sha256'")
-    for table, versions in (("packages", spec.packages), ("test", spec.test)):
+    for table, versions in (("packages", spec.packages), ("override", spec.override), ("test", spec.test)):
         for package, version in versions.items():
             if not re.fullmatch(r"[0-9][0-9A-Za-z.!+]*", version):
                 raise SpecError(
@@ -192,6 +193,7 @@ def spec_parts(spec: EnvSpec) -> dict[str, str]:
             *(spec.packages, spec.test, spec.omit, spec.trim),
             *([spec.hashes] if spec.hashes else []),
             *([spec.exclude] if spec.exclude else []),
+            *([spec.override] if spec.override else []),
         ),
         "data": spec.data,
     }

@@ -15,8 +15,10 @@ from envs.paths import runs_root
 CONVERTED = "artifacts/convert/convert.json"
 HEADINGS = (
     *("TOOL", "TARGET", "FORMAT", "NETWORK", "FILE", "WEIGHTS", "CYCLES"),
-    *("CENTRED COSINE", "TO DENSE", "TOP-1 AGREES", "TOP-1", "RESULT"),
+    *("CENTRED COSINE", "TO DENSE", "TOP-1 AGREES", "TOP-1", "SECONDS", "RESULT"),
 )
+ZEROS = ("TOOL", "TARGET", "FORMAT", "NETWORK", "WHAT IT MADE OF THE ZEROS")
+ORIGINS = ("TOOL", "TARGET", "VERSIONS", "OUTPUTS BY", "CALIBRATION PICTURES", "WEIGHTS", "RUN")
 
 
 class Converted(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +87,7 @@ def _row(report: ConversionReport, row: Conversion, dense: Conversion | None) ->
         number(row.against_dense_cosine_centred, ".4f"),
         f"{agreement:.0%}" if agreement is not None else "-",
         f"{row.top1} / {report.labelled}" if row.top1 is not None else "-",
+        f"{row.elapsed_s:.1f}",
         row.status if row.status == "ok" else f"{row.status}: {row.reason}",
     )
 
@@ -104,29 +107,50 @@ def network_name(report: ConversionReport, row: Conversion) -> str:
     return row.form
 
 
-def origins(converted: Sequence[Converted]) -> list[str]:
-    """One line a toolchain and target: versions, what calibrated it, what ran its file, what it said of zeros."""
-    lines = []
+def zeros(converted: Sequence[Converted]) -> list[tuple[str, ...]]:
+    """What each tool said of a network's zeros, where it said something."""
+    return [
+        (one.report.vendor, one.report.target or "-", row.variant, network_name(one.report, row), row.sparsity)
+        for one in converted
+        for row in one.report.rows
+        if row.sparsity
+    ]
+
+
+def origins(converted: Sequence[Converted]) -> list[tuple[str, ...]]:
+    """Of each toolchain and target: its versions, what calibrated and ran its files, the weights, the run."""
+    made: list[tuple[str, ...]] = []
     for one in converted:
         report = one.report
         versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
-        target = f", {report.target}" if report.target else ""
-        ran = sorted({row.ran_by for row in report.rows if row.ran_by}) or ["nothing here"]
-        said = [f"{row.variant}, {network_name(report, row)}: {row.sparsity}" for row in report.rows if row.sparsity]
-        lines.append(
-            f"{report.vendor}{target} ({versions}): weights {one.weights}, "
-            f"{report.calibration_pictures} calibration pictures; run by {', '.join(ran)}"
-            + (f"; of zeros: {'; '.join(said)}" if said else "")
-        )
-    return lines
+        ran = ", ".join(sorted({row.ran_by for row in report.rows if row.ran_by})) or "nothing here"
+        pictures = str(report.calibration_pictures)
+        made.append((report.vendor, report.target or "-", versions, ran, pictures, one.weights, one.run))
+    return made
+
+
+def tables(model: str, converted: Sequence[Converted]) -> Iterator[tuple[str, Sequence[str], list[tuple[str, ...]]]]:
+    """Title, headings and rows: the comparison, the zeros, the origins. A table without rows is left out."""
+    yield model, HEADINGS, rows(converted)
+    if said := zeros(converted):
+        yield "zeros", ZEROS, said
+    yield "measured with", ORIGINS, origins(converted)
 
 
 def markdown(model: str, converted: Sequence[Converted]) -> str:
-    """The same table for a page, with what it was measured with below it."""
+    """The same tables for a page."""
 
     def line(cells: Sequence[str]) -> str:
         return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
-    heads = [line([heading.lower() for heading in HEADINGS]), line(["---"] * len(HEADINGS))]
-    told = [f"- {text}" for text in origins(converted)]
-    return "\n".join([f"### {model}", "", *heads, *map(line, rows(converted)), "", *told, ""])
+    text: list[str] = []
+    for title, headings, body in tables(model, converted):
+        text += [
+            "",
+            f"### {title}" if title == model else f"{title.capitalize()}:",
+            "",
+            line([heading.lower() for heading in headings]),
+            line(["---"] * len(headings)),
+            *map(line, body),
+        ]
+    return "\n".join([*text[1:], ""])

@@ -19,6 +19,8 @@ def session(model: Path | bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0] or 0)
     options.log_severity_level = 3
+    # its plan of the first run lets nodes that nobody reads overwrite others from the second on (seen up to 1.17)
+    options.enable_mem_pattern = False
     source = model if isinstance(model, bytes) else str(model)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 

@@ -36,7 +36,7 @@ def _held(folder: Path, wait: bool = False) -> Iterator[bool]:
     """Whether its lock could be had; never on a file system without locks, where nothing is swept then."""
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:  # its own run removed it just now
+    except (FileNotFoundError, PermissionError):  # its own run removed it just now; or another user's run has it
         yield False
         return
     try:

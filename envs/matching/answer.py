@@ -8,11 +8,11 @@ import msgspec
 from packaging.version import Version
 
 from envs.matching.conflict import smallest_conflict
-from envs.matching.facts import Fact, Matrix, Preference
+from envs.matching.facts import Fact, Matrix, Statement
 from envs.matching.measured import Cell
 from envs.matching.question import RULES, asked, order_of, preferences
 from envs.matching.solve import Order, Search
-from envs.matching.values import EXPORTER, IR, NAMES, NONE, OPSET, PARTS, PYTHON, TOOLCHAIN
+from envs.matching.values import EXPORTER, IR, NAMES, OPSET, PARTS, PYTHON, TOOLCHAIN
 
 MATTER = ("torch", OPSET, "onnx", "onnxruntime")  # the next best set differs in one of these
 
@@ -26,12 +26,12 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pin(msgspec.Struct, frozen=True, kw_only=True):
-    """One part of the set: why this value, and what stood against the next better one."""
+    """One part of the set: why this value, what the toolchain says of it, what stood against the next better one."""
 
     part: str
     value: str
     why: str
-    against: tuple[Reason, ...] = ()
+    facts: tuple[Reason, ...] = ()
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,21 +106,25 @@ def _pin(
     search: Search,
     facts: Sequence[Fact],
     order: Order,
-    stated: Sequence[Preference],
+    stated: Sequence[Statement],
     chosen: Mapping[str, str],
     part: str,
 ) -> Pin:
     value = chosen[part]
-    wish = next((fact for fact in facts if fact.origin == "asked" and fact.then and fact.then[0] == part), None)
     place = order[part].index(value)
-    why = _liking(stated, part, value)
-    if wish and wish.then and wish.then[1] == value:
-        return Pin(part=part, value=value, why="asked for")
+    own = tuple(fact for fact in facts if fact.then and fact.then[0] == part and _is_of(fact, chosen[TOOLCHAIN]))
+    if any(fact.then == (part, value) and fact.origin == "asked" for fact in facts):
+        return Pin(part=part, value=value, why="asked for", facts=tuple(shown(fact) for fact in own))
     against = _against(search, facts, chosen, part, order[part][place - 1]) if place else ()
-    return Pin(part=part, value=value, why=why, against=tuple(shown(fact) for fact in against))
+    reasons = tuple(shown(fact) for fact in dict.fromkeys((*own, *against)))
+    return Pin(part=part, value=value, why=_liking(stated, part, value), facts=reasons)
 
 
-def _liking(stated: Sequence[Preference], part: str, value: str) -> str:
+def _is_of(fact: Fact, toolchain: str) -> bool:
+    return fact.when == ((TOOLCHAIN, toolchain),)
+
+
+def _liking(stated: Sequence[Statement], part: str, value: str) -> str:
     for one in stated:
         if one.needs.get(part) == value:
             return f"preferred ({one.origin}: {one.source})"
@@ -140,11 +144,14 @@ def _against(
 
 
 def _differences(
-    stated: Sequence[Preference], chosen: Mapping[str, str], other: Mapping[str, str]
+    stated: Sequence[Statement], chosen: Mapping[str, str], other: Mapping[str, str]
 ) -> tuple[Difference, ...]:
     return tuple(
         Difference(
-            part=part, value=other[part], instead_of=chosen[part], why=f"{chosen[part]}: {_liking(stated, part, chosen[part])}"
+            part=part,
+            value=other[part],
+            instead_of=chosen[part],
+            why=f"{chosen[part]} comes first: {_liking(stated, part, chosen[part])}",
         )
         for part in PARTS
         if other[part] != chosen[part]
@@ -176,6 +183,3 @@ def what_was_measured(cells: Sequence[Cell], chosen: Mapping[str, str]) -> str:
         if runs:
             return f"tried on {cell.day} and refused: {runs[0].error}"
     return ""
-
-
-__all__ = ["NONE", "Answer", "Difference", "Pin", "Reason", "match"]

@@ -18,7 +18,8 @@ from envs.matching.values import EXPORTER, IR, OPSET, PARTS, PYTHON, TOOLCHAIN, 
 from envs.paths import ROOT
 
 MATRIX = ROOT / "envs" / "matrix"
-Origin = Literal["measured", "package metadata", "documentation", "asked"]
+StatedOrigin = Literal["measured", "package metadata", "documentation"]
+Origin = Literal[StatedOrigin, "asked"]
 Set = Mapping[str, str]  # part -> value
 
 
@@ -53,16 +54,12 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
         return f"{subject} needs {said(*self.then)}"
 
 
-class Preference(msgspec.Struct, frozen=True, kw_only=True):
-    """Which of the fitting versions a toolchain comes with first."""
+class Statement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a toolchain accepts (a limit), or which of the fitting versions come first with it (a preference)."""
 
-    needs: dict[str, str]
-    origin: Literal["measured", "package metadata", "documentation"]
+    needs: dict[str, str]  # part -> spec; of a preference a version
+    origin: StatedOrigin
     source: str
-
-
-class Acceptance(Preference, frozen=True, kw_only=True):
-    """What a toolchain accepts."""
 
 
 class Toolchain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,8 +68,8 @@ class Toolchain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     name: str
     title: str
     environment: str  # the environment of this checkout that has it; "" where none does
-    accepts: tuple[Acceptance, ...] = ()
-    prefers: tuple[Preference, ...] = ()
+    accepts: tuple[Statement, ...] = ()
+    prefers: tuple[Statement, ...] = ()
 
 
 class _Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,7 +78,7 @@ class _Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    origin: Literal["measured", "package metadata", "documentation"]
+    origin: StatedOrigin
     source: str
     rows: tuple[_Row, ...]
 

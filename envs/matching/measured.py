@@ -10,7 +10,8 @@ import msgspec
 import tomli_w
 
 from envs import toml
-from envs.files import write_atomic
+from envs.files import exclusive, write_atomic
+from envs.paths import cache_root
 
 MEASURED = "measured.toml"
 HEAD = "# Written by `invoke match --measure`: what happened on linux/amd64, whatever was documented.\n\n"
@@ -63,7 +64,15 @@ def read_measured(path: Path) -> Measured:
 
 
 def record(path: Path, cell: Cell) -> Measured:
-    """Put the cell into the file, in place of one with the same versions. The file is whole or as it was."""
+    """Put the cell into the file, in place of one with the same versions. The file is whole or as it was.
+
+    Two that measure at the same time wait for each other.
+    """
+    with exclusive(cache_root() / "locks" / "measured", waiting=lambda: None):
+        return _record(path, cell)
+
+
+def _record(path: Path, cell: Cell) -> Measured:
     others = [one for one in read_measured(path).cell if (one.python, one.versions) != (cell.python, cell.versions)]
     ordered = sorted((*others, cell), key=lambda one: (one.python, sorted(one.versions.items())))
     measured = Measured(cell=tuple(ordered))
@@ -72,25 +81,37 @@ def record(path: Path, cell: Cell) -> Measured:
 
 
 def observations(measured: Measured) -> tuple[Observation, ...]:
-    """Each result as a statement about the parts that took part in it, and no others."""
-    found = [_observed(cell, result) for cell in measured.cell for result in cell.result]
+    """Each result as a statement about the parts that took part in it and no others; a run that went well, which needs
+    all that comes before it, also about the whole set. An import that went well says nothing by itself.
+    """
+    found = []
+    for cell in measured.cell:
+        for one in cell.result:
+            if one.error or one.what != "import":
+                found.append(Observation(values=_values(cell, one), ok=not one.error, said=one.error))
+            if one.what == "run" and not one.error:
+                whole = {**cell.versions, "python": cell.python, **_file(one), "exporter": one.exporter}
+                found.append(Observation(values=tuple(sorted(whole.items())), ok=True, said=""))
     return tuple(dict.fromkeys(found))
 
 
-def _observed(cell: Cell, result: Result) -> Observation:
+def _values(cell: Cell, one: Result) -> tuple[tuple[str, str], ...]:
     taking_part = {
-        "import": ("python", result.package, *result.loaded),
-        "export": ("torch", *(("onnx", "onnxscript") if result.exporter == "dynamo" else ())),
+        "import": (one.package, *one.loaded),
+        "export": ("torch", *(("onnx", "onnxscript") if one.exporter == "dynamo" else ())),
         "check": ("onnx",),
         "run": ("onnxruntime",),
-    }[result.what]
-    own = {part: version for part, version in cell.versions.items() if part in taking_part}
-    if result.what == "import":
-        own["python"] = cell.python
-    else:
-        own["opset"] = str(result.opset)
-    if result.what == "export":
-        own["exporter"] = result.exporter
-    if result.what in ("check", "run"):
-        own["ir"] = str(result.ir)
-    return Observation(values=tuple(sorted(own.items())), ok=not result.error, said=result.error)
+    }[one.what]
+    values = {part: version for part, version in cell.versions.items() if part in taking_part}
+    match one.what:
+        case "import":
+            values["python"] = cell.python
+        case "export":
+            values |= {"exporter": one.exporter, "opset": str(one.opset)}
+        case _:
+            values |= _file(one)
+    return tuple(sorted(values.items()))
+
+
+def _file(one: Result) -> dict[str, str]:
+    return {"opset": str(one.opset), "ir": str(one.ir)}

@@ -8,15 +8,19 @@ from collections.abc import Mapping
 from packaging.version import Version
 
 from envs.errors import WrongUse
-from envs.matching.facts import Fact, Matrix, Preference, Toolchain, releases
+from envs.matching.facts import Fact, Matrix, Statement, Toolchain, releases
 from envs.matching.solve import Order
-from envs.matching.values import EXPORTER, EXPORTERS, IR, NAMES, NONE, PARTS, TOOLCHAIN, allows
+from envs.matching.values import EXPORTER, EXPORTERS, IR, NAMES, NONE, OPSET, PARTS, PYTHON, TOOLCHAIN, allows
 
 RULES = {
     **dict.fromkeys(("torch", "onnx", "onnxruntime", "numpy", "torchvision", "onnxsim"), "newest"),
-    **{"opset": "highest", IR: "lowest", "python": "newest", TOOLCHAIN: "newest", EXPORTER: "TorchScript first"},
-    "protobuf": "oldest line, its last release",
     **dict.fromkeys(("onnxscript", "ml-dtypes"), "only where it is needed"),
+    TOOLCHAIN: "newest",
+    PYTHON: "newest",
+    EXPORTER: "TorchScript first",
+    OPSET: "highest",
+    IR: "lowest",
+    "protobuf": "oldest line, its last release",
 }
 
 
@@ -44,7 +48,7 @@ def toolchains_of(matrix: Matrix, name: str) -> tuple[Toolchain, ...]:
     return tuple(one for one in matrix.toolchains if one.name == name or one.name.startswith(f"{name}-"))
 
 
-def preferences(matrix: Matrix, toolchain: str) -> tuple[Preference, ...]:
+def preferences(matrix: Matrix, toolchain: str) -> tuple[Statement, ...]:
     """What the toolchain prefers, as it states it."""
     return tuple(preference for one in toolchains_of(matrix, toolchain) for preference in one.prefers)
 

@@ -8,7 +8,9 @@ over more than two packages is a package of its own, one candidate for each way 
 
 from __future__ import annotations
 
+import functools
 import itertools
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -111,13 +113,15 @@ class _Problem:
         lifted = [search.where(tuple((part, value, True) for part, value in case)) for case in fact.lifted]
         (one, bits), *more = cases.items()
         if not more:
-            self.open[one] &= ~bits | sum(case[one] for case in lifted)
+            self.open[one] &= ~bits | _union(case[one] for case in lifted)
             return
         ((other, others),) = more
         for i in _places(bits):
-            for j in _places(others):
-                if not any(case[one] >> i & case[other] >> j & 1 for case in lifted):
-                    self._exclude(one, i, other, j)
+            spared = _union(case[other] for case in lifted if case[one] >> i & 1)
+            self.left[one][i][other] &= ~others | spared
+        for j in _places(others):
+            spared = _union(case[one] for case in lifted if case[other] >> j & 1)
+            self.left[other][j][one] &= ~bits | spared
 
     def _tie(self, search: Search, number: int, cases: Mapping[int, int], fact: Fact) -> None:
         """Ways to keep the fact: a package whose share is not so, or a case for which it is lifted."""
@@ -137,6 +141,10 @@ class _Problem:
 def _broken(fact: Fact) -> Case:
     """What is so where the fact is broken."""
     return (*((part, spec, True) for part, spec in fact.when), *(((*fact.then, False),) if fact.then else ()))
+
+
+def _union(sets: Iterable[int]) -> int:
+    return functools.reduce(operator.or_, sets, 0)
 
 
 def _places(bits: int) -> Iterator[int]:

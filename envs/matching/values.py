@@ -47,4 +47,4 @@ def said(part: str, spec: str) -> str:
         return f"no {label}"
     if spec == PRESENT:
         return f"{label} (any)"
-    return f"{label} {spec.replace(',', ', ')}"
+    return f"{label} {spec.removeprefix('==').replace(',', ', ')}"

@@ -56,7 +56,7 @@ def _table(model: str, markdown: bool, as_json: bool) -> int:
     elif markdown:
         sys.stdout.write(vendor_table.markdown(model, converted))
     else:
-        print_title(model)
-        print_rows(vendor_table.rows(converted), vendor_table.HEADINGS)
-        print_rows([(line,) for line in vendor_table.origins(converted)], ("",))
+        for title, headings, body in vendor_table.tables(model, converted):
+            print_title(title)
+            print_rows(body, headings)
     return 0

@@ -46,7 +46,8 @@ def calibration_tensors(context: Context) -> Array | None:
         return None
     if not request.calibration:
         raise PipelineError(
-            "--correct and --keep auto need calibration pictures", "add them to the spec and `invoke lock`"
+            "--correct and --keep auto need calibration pictures",
+            "give --calibration FOLDER, or add them to the spec and `invoke lock`",
         )
     paths = [picture_path(picture, context.data, context.run_folder) for picture in fitting_pictures(request)]
     return calibration_images(paths, find(request, context.run_folder), CROPS, SEED)

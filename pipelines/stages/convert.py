@@ -51,6 +51,7 @@ class Convert:
 
         from pipelines.vendors import ABSENT, vendor
         from pipelines.vendors.base import versions
+        from pipelines.vendors.outside import sdk_versions
 
         options = context.request.vendor
         if options is None:
@@ -71,7 +72,7 @@ class Convert:
         report = ConversionReport(
             vendor=options.vendor,
             target=target,
-            versions=dict(versions(tool.distributions)),
+            versions={**versions(tool.distributions), **sdk_versions(context.run_folder / OUTSIDE_FOLDER)},
             pattern=context.request.sparsity,
             unstructured=options.unstructured,
             calibration_pictures=len(context.request.calibration),

@@ -7,6 +7,7 @@ it leaves operators that ncnn does not have, so what it wrote is read before any
 from __future__ import annotations
 
 import importlib.util
+import math
 import shutil
 import signal
 import sys
@@ -22,9 +23,8 @@ from pipelines.vendors.limits import Limits
 from pipelines.vendors.tool import run_tool
 
 if TYPE_CHECKING:
-    import onnx
-
     from pipelines.arrays import Array
+    from pipelines.graph.facts import Graph
 
 LIMITS = Limits(opset=(7, 26), ir_version=13, origin="measured")
 
@@ -56,8 +56,7 @@ class Ncnn:
         from pipelines.graph.load import load_model
         from pipelines.inference import save_outputs
 
-        model = load_model(Path(job.model))
-        graph = Graph(model)
+        graph = Graph(load_model(Path(job.model)))
         shapes = [graph.static(name) for name in graph.outputs]
         if None in shapes:
             raise PipelineError(f"{Path(job.model).name}: the shape of an output is not known", "make it static")
@@ -75,7 +74,7 @@ class Ncnn:
             outputs=str(outputs),
             ran_by=f"ncnn {versions(('ncnn',))['ncnn']} on the CPU, float32 arithmetic",
             weight_bytes=weights.stat().st_size,
-            sparsity="" if job.form == "dense" else _sparsity(model, weights.stat().st_size, WIDTH[job.variant]),
+            sparsity="" if job.form == "dense" else _sparsity(graph, weights.stat().st_size, WIDTH[job.variant]),
             elapsed_s=elapsed_s,
         )
 
@@ -88,7 +87,7 @@ VENDOR = Ncnn()
 
 
 def _converted(model: Path, param: Path, weights: Path, work: Path, *, fp16: bool) -> None:
-    """Both files, or PipelineError with pnnx's own line. It names other files after the model: a copy keeps them away."""
+    """Both files, or PipelineError with pnnx's own line. It leaves other files beside the model: it is given a copy."""
     found = importlib.util.find_spec("pnnx")  # does not import it
     if found is None or found.origin is None:
         raise PipelineError("pnnx is not installed", "run it in the environment ncnn")
@@ -117,9 +116,7 @@ def _known(param: Path) -> None:
         )
 
 
-def _outputs(
-    param: Path, weights: Path, images: Array, shapes: Sequence[tuple[int, ...]], threads: int
-) -> list[Array]:
+def _outputs(param: Path, weights: Path, images: Array, shapes: Sequence[tuple[int, ...]], threads: int) -> list[Array]:
     """Every output as [N, ...], its rows in the ONNX file's shape: ncnn drops the first dimension, which is 1."""
     import ncnn
     import numpy as np
@@ -152,26 +149,19 @@ def _extracted(net: Any, image: Array, name: str) -> Array:
 
 def _shaped(column: Array, shape: tuple[int, ...]) -> Array:
     count = len(column)
-    if column.size != count * _size(shape):
+    if column.size != count * math.prod(shape):
         raise PipelineError(f"ncnn makes {list(column.shape[1:])} of an output of shape {list(shape)}")
     return column.reshape(count * shape[0], *shape[1:])
 
 
-def _size(shape: Sequence[int]) -> int:
-    import math
-
-    return math.prod(shape)
-
-
-def _sparsity(model: onnx.ModelProto, stored: int, width: int) -> str:
+def _sparsity(graph: Graph, stored: int, width: int) -> str:
     """What became of the zeros, by counting: ncnn's format has no form for them."""
-    import numpy as np
-    from onnx import numpy_helper
+    from pipelines.vendors.zeros import weights_and_zeros
 
-    tensors = [numpy_helper.to_array(one) for one in model.graph.initializer]
-    weights = [one for one in tensors if one.dtype == np.float32]
-    count, zeros = sum(one.size for one in weights), sum(int((one == 0).sum()) for one in weights)
+    count, zeros = weights_and_zeros(graph)
+    if not count:
+        return ""
     share = f"{zeros / count:.1%} of {count} weights are zeros"
-    if stored >= count * width:
-        return f"{share}, stored as any value: {stored / count:.2f} bytes each"
-    return f"{share}, and {stored / count:.2f} bytes each are stored in place of {width}"
+    if stored < width * (count - zeros / 2):
+        return f"{share}; {stored} bytes for all of them, in place of {width} each"
+    return f"{share}, stored as any value: {stored / count:.2f} bytes each"

@@ -30,6 +30,14 @@ def left_files(folder: Path) -> list[InputFile]:
     return [InputFile(file.path, folder / file.path, file.sha256) for file in read_report(folder).files]
 
 
+def sdk_versions(folder: Path) -> dict[str, str]:
+    """The SDK that ran in the container, and the image; {} where none did."""
+    if not (folder / REPORT).exists():
+        return {}
+    report = read_report(folder)
+    return {"SDK": report.sdk_name, "image": report.image.removeprefix("sha256:")[:12]}
+
+
 def ended(report: OutsideReport, name: str, folder: Path, out: Path) -> OutsideStepResult:
     """The step of that name, which ended well; its log is kept in `out`. PipelineError says why it did not."""
     step = next((one for one in report.steps if one.name == name), None)

@@ -1,16 +1,13 @@
 """Rockchip's RKNN-Toolkit2: ONNX to .rknn for its NPUs, run by the toolkit's own simulator.
 
 The simulator runs the graph that was just built, in the number format asked for, and refuses a file that was loaded:
-what it computes is the same for every chip. The toolkit is started once more as a process (`python -m
-pipelines.vendors.rknn JOB`): part of its log comes from compiled code, and it ends by signals.
+what it computes is the same for every chip.
 """
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pipelines.errors import PipelineError
-from pipelines.vendors import rules
+from pipelines.vendors import rknn_tool, rules
 from pipelines.vendors.base import Converted, Job, Variant, last_error_line, versions
 from pipelines.vendors.limits import Limits, Rule
+from pipelines.vendors.rknn_log import BuildLog, read_error, read_log
 from pipelines.vendors.tool import run_tool
 
 if TYPE_CHECKING:
     import onnx
 
-    from pipelines.arrays import Array
     from pipelines.graph.facts import Graph
     from pipelines.graph.weights import Weight
 
@@ -52,7 +49,7 @@ TARGETS = {
     "rv1103b": (INT8,),
 }
 HARDWARE = "2:4"  # along the input channels; half of the weights a group
-TAKEN = "32 input and 16 output channels or multiples, one group"  # measured on 1x1 to 7x7 kernels and Gemm
+TAKEN = "multiples of 32 input and 16 output channels, one group"  # measured on 1x1 to 7x7 kernels and Gemm
 
 ON_CPU = """
   ArgMax Atan Ceil Det Exp Floor GatherND GridSample GroupNormalization LRN Log LogSoftmax Mish Mod Reciprocal ReduceMax
@@ -105,39 +102,6 @@ LIMITS = Limits(
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A row of the toolkit's layer table. `ratio` is its column SparseRatio: "" where it has none, 0% for dense."""
-
-    name: str
-    cycles: int
-    ratio: str
-
-    @property
-    def sparse(self) -> bool:
-        """Whether the chip skips half of its weights."""
-        return self.ratio not in ("", "0%")
-
-
-@dataclass(frozen=True)
-class BuildLog:
-    """What the toolkit says of the file it made."""
-
-    layers: tuple[Layer, ...]
-    weight_bytes: int | None
-    recognised: frozenset[str]  # weights whose zeros it saw a pattern in
-
-    @property
-    def cycles(self) -> int | None:
-        """Its estimate of one inference: the sum over the layers, of which pooling and reshaping count 0.
-
-        None with sparse layers: it takes more off their memory traffic than there is, below zero even.
-        """
-        if not self.layers or any(layer.sparse for layer in self.layers):
-            return None
-        return sum(layer.cycles for layer in self.layers) or None
-
-
-@dataclass(frozen=True)
 class Rknn:
     """Rockchip NPUs of the RK35, RV11 and RK2118 families."""
 
@@ -154,8 +118,49 @@ class Rknn:
         """FORM.rknn, which takes the ONNX file's own input; its outputs by the toolkit's simulator."""
         import onnx
 
+        from pipelines.graph.load import load_model
+
+        variant = self._variant(job)
+        model = load_model(Path(job.model))
+        work, file = Path(job.work), Path(job.out, f"{job.form}.rknn")
+        onnx.save_model(_spelled_out(model), str(work / rknn_tool.MODEL))
+        asked = work / "tool.json"
+        asked.write_bytes(
+            msgspec.json.encode(rknn_tool.ToolJob(job=job, file=str(file), sparse=variant.name == SPARSE.name))
+        )
+        log = work / "tool.log"
+        try:
+            code = run_tool(
+                [sys.executable, "-m", rknn_tool.__name__, asked],
+                log,
+                timeout_s=0.9 * variant.timeout_s,  # before the worker's own time is over
+                folder=work,
+                variables={"OMP_NUM_THREADS": str(job.threads)},
+            )
+        finally:
+            said = log.read_text("utf-8", errors="replace") if log.is_file() else ""
+            sys.stdout.write(said)  # the worker's output is the log that is kept
+            sys.stdout.flush()
+        if code:
+            raise PipelineError(f"{TOOL} can't convert it: {read_error(said) or _ended(code)}")
+        built = read_log(said)
+        return Converted(
+            file=file.name,
+            outputs=str(work / rknn_tool.OUTPUTS),
+            ran_by=f"simulator of {TOOL} {versions((TOOL,))[TOOL]}",
+            weight_bytes=built.weight_bytes,
+            cycles=built.cycles,
+            sparsity=_sparsity(job, model, built),
+            elapsed_s=msgspec.json.decode((work / rknn_tool.ELAPSED).read_bytes(), type=float),
+        )
+
+    def cause(self, log: str) -> str:
+        """The last line that is an error of its Python or of its compiled part; the last line where none is."""
+        return read_error(log) or last_error_line(log)
+
+    def _variant(self, job: Job) -> Variant:
         offered = {one.name: one for one in self.variants(job.target)}
-        if job.target not in TARGETS:
+        if not offered:
             raise PipelineError(f"rknn has no target {job.target!r}", f"these are: {', '.join(TARGETS)}")
         if job.variant not in offered:
             raise PipelineError(
@@ -163,87 +168,14 @@ class Rknn:
             )
         if offered[job.variant].calibrates and not job.calibration:
             raise PipelineError(f"{job.variant} needs calibration pictures", "give --calibration FOLDER")
-        model = _read(Path(job.model))
-        work = Path(job.work)
-        onnx.save_model(_spelled_out(model), str(work / "model.onnx"))
-        (work / "tool.json").write_bytes(msgspec.json.encode(job))
-        log = work / "tool.log"
-        try:
-            code = run_tool(
-                [sys.executable, "-m", "pipelines.vendors.rknn", work / "tool.json"],
-                log,
-                timeout_s=0.9 * offered[job.variant].timeout_s,  # before the worker's own time is over
-                folder=work,  # it leaves graphs in the folder it runs in
-                variables={"OMP_NUM_THREADS": str(job.threads)},
-            )
-        finally:
-            said = log.read_text("utf-8", errors="replace") if log.is_file() else ""
-            print(said, flush=True)
-        if code:
-            raise PipelineError(f"{TOOL} can't convert it: {self.cause(said) or _ended(code)}")
-        built = read_log(said)
-        return Converted(
-            file=_file(job).name,
-            outputs=str(work / "outputs.npz"),
-            ran_by=f"simulator of {TOOL} {versions((TOOL,))[TOOL]}",
-            weight_bytes=built.weight_bytes,
-            cycles=built.cycles,
-            sparsity=_sparsity(job, model, built),
-            elapsed_s=msgspec.json.decode((work / "elapsed.json").read_bytes(), type=float),
-        )
-
-    def cause(self, log: str) -> str:
-        """The last line that is an error of its Python or of its compiled part; the last line where none is."""
-        told = [found[1] for line in _plain(log).splitlines() if (found := _ERROR.match(line))]
-        return next((line[:300] for line in reversed(told)), "") or last_error_line(log, ("assert", "terminate"))
+        return offered[job.variant]
 
 
 VENDOR = Rknn()
 
-_ERROR = re.compile(
-    r"(?:E RKNN: \[[\d:.]+\] |E (?=\w+: (?!Traceback))|(?:ValueError|RuntimeError): (?!Traceback)"
-    r"|(?=[\w.]+: \[ONNXRuntimeError\])|(?=[A-Z]\w+Error: (?!Traceback)))(\S.*)"
-)
-_ROW = re.compile(
-    r"\] \d+ +\S+ +\S+ +(?:NPU|CPU|GPU) .* -?\d+/-?\d+/(?P<cycles>-?\d+) +(?:(?P<ratio>\d+%\S*) +)?-?\d+ +\S+?:(?P<name>.+?) *$"
-)
-_WEIGHTS = re.compile(r"Total Weight Memory Size: ([\d.]+)KB")
-_RECOGNISED = re.compile(r"\] Weight (.+) sparse type, method \d")
-
-
-def read_log(log: str) -> BuildLog:
-    """What a verbose build says; without a layer table, as another version may print, it says nothing."""
-    plain = _plain(log)
-    rows = [found for line in plain.splitlines() if (found := _ROW.search(line))]
-    size = _WEIGHTS.search(plain)
-    return BuildLog(
-        layers=tuple(Layer(row["name"], int(row["cycles"]), row["ratio"] or "") for row in rows),
-        weight_bytes=round(1024 * float(size[1])) if size else None,
-        recognised=frozenset(_RECOGNISED.findall(plain)),
-    )
-
-
-def _plain(log: str) -> str:
-    """Without colours."""
-    return re.sub(r"\x1b\[[\d;]*m", "", log)
-
 
 def _ended(code: int) -> str:
     return f"it was killed by {signal.Signals(-code).name}" if code < 0 else f"it ended with {code}"
-
-
-def _file(job: Job) -> Path:
-    return Path(job.out, f"{job.form}.rknn")
-
-
-def _read(path: Path) -> onnx.ModelProto:
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    try:
-        return onnx.load_model(str(path))
-    except (DecodeError, OSError) as error:
-        raise PipelineError(f"{path.name} is no ONNX file", "export the model again") from error
 
 
 def _spelled_out(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -282,11 +214,11 @@ def _sparsity(job: Job, model: onnx.ModelProto, built: BuildLog) -> str:
     ignored = [weight for weight in holding if weight.initializer not in built.recognised]
     narrow = [weight for weight in ignored if _narrow(weight)]
     turned = built.recognised - {weight.initializer for weight in holding}
-    used = sum(layer.sparse for layer in built.layers)
+    used = built.sparse_layers
     head = f"{used} of {len(weights)} layers are stored without zeros" if used else "sparse_infer did nothing"
     said = [head, f"{HARDWARE} holds in {len(holding)} of {len(weights)}"]
     if narrow:
-        said.append(f"{len(narrow)} of them ignored for their shape: taken are {TAKEN}")
+        said.append(f"{len(narrow)} of them ignored by shape: it takes {TAKEN}")
     if other := [weight.node for weight in ignored if weight not in narrow]:
         said.append(f"ignored for no reason known here: {', '.join(other)}")
     if turned:
@@ -297,63 +229,3 @@ def _sparsity(job: Job, model: onnx.ModelProto, built: BuildLog) -> str:
 def _narrow(weight: Weight) -> bool:
     outputs = weight.shape[1 - weight.axis]
     return bool(weight.channels % 32 or outputs % 16 or weight.groups > 1)
-
-
-def _main(path: Path) -> int:
-    """Build and run the job's network; 0 when the file, its outputs and the time it took are written."""
-    from rknn.api import RKNN
-
-    from pipelines.arrays import load_arrays
-    from pipelines.inference import save_outputs
-
-    job = msgspec.json.decode(path.read_bytes(), type=Job)
-    work = path.parent
-    began = time.monotonic()
-    tool = RKNN(verbose=True)  # the layer table is in the verbose log alone
-    steps = (
-        lambda: tool.config(target_platform=job.target, sparse_infer=job.variant == SPARSE.name),
-        lambda: tool.load_onnx(model=str(work / "model.onnx")),
-        lambda: tool.build(do_quantization=bool(job.calibration), dataset=_dataset(job, work)),
-        lambda: tool.export_rknn(str(_file(job))),
-    )
-    if any(step() for step in steps):  # the first that is not 0 ends it: the toolkit has said why
-        return 1
-    (work / "elapsed.json").write_bytes(msgspec.json.encode(round(time.monotonic() - began, 3)))
-    if tool.init_runtime():
-        return 1
-    save_outputs(work / "outputs.npz", _outputs(tool, load_arrays(Path(job.judged))["images"]))
-    tool.release()
-    return 0
-
-
-def _dataset(job: Job, work: Path) -> str | None:
-    """The list of calibration tensors; its names are relative to it, as the toolkit cuts paths at spaces."""
-    import numpy as np
-
-    from pipelines.arrays import load_arrays
-
-    if not job.calibration:
-        return None
-    images = load_arrays(Path(job.calibration))["images"]
-    for place, image in enumerate(images):
-        np.save(work / f"{place}.npy", image[None])
-    listed = work / "dataset.txt"
-    listed.write_text("".join(f"{place}.npy\n" for place in range(len(images))), "ascii")
-    return str(listed)
-
-
-def _outputs(tool: Any, images: Array) -> list[Array]:
-    """Every output of float32 [N, C, H, W], each [N, ...] in the ONNX file's order."""
-    import numpy as np
-
-    rows = []
-    for image in images:
-        row = tool.inference(inputs=[image[None]], data_format=["nchw"])
-        if row is None:
-            raise PipelineError("the simulator computed nothing", "its log says why")
-        rows.append(row)
-    return [np.concatenate(column) for column in zip(*rows, strict=True)]
-
-
-if __name__ == "__main__":
-    sys.exit(_main(Path(sys.argv[1])))

@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 from fake_engine import FakeEngine
+from looking import answering
 
 import envs.check_pattern as checks
 import envs.one_file as looks
-from envs.build import Built
 from envs.contract import LayerPattern, PatternReport, Refusal, encode
-from envs.engines.base import Environment, Sink, Task
-from envs.engines.choose import Chosen
 from envs.errors import EngineError, WrongUse
 from envs.progress import Silent
 from envs.verbs import pattern as verb
@@ -42,17 +40,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fak
     """An engine whose check answers as the test says, in place of the real ones."""
 
     def make(code: int, out: bytes, err: bytes = b"", name: Any = "docker") -> FakeEngine:
-        def answer(task: Task, stdout: Sink, stderr: Sink) -> int:
-            stdout(out)
-            stderr(err)
-            return code
-
-        fake = FakeEngine(answer, name=name)
-        environment = Environment(name="light", lock_digest="sha256:0", tree=tmp_path, image="sha256:1")
-        built = Built(environment=environment, lock=None, record=None, image_bytes=1)  # type: ignore[arg-type]
-        monkeypatch.setattr(looks, "choose", lambda kind: Chosen(fake, "engine: fake"))  # type: ignore[arg-type]
-        monkeypatch.setattr(looks, "build", lambda env, chosen, progress: built)
-        return fake
+        return answering(monkeypatch, tmp_path, code, out, err, name)
 
     return make
 

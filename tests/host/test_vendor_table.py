@@ -10,7 +10,7 @@ import pytest
 
 from envs.contract import Conversion, ConversionReport, RunReport, StageResult, Weights, encode
 from envs.errors import EngineError, WrongUse
-from envs.vendor_table import HEADINGS, markdown, newest, origins, rows
+from envs.vendor_table import HEADINGS, markdown, newest, origins, rows, tables, zeros
 from envs.verbs import vendors as verb
 
 MODEL = "onnx_tv_resnet18"
@@ -122,18 +122,23 @@ def test_labelled_pictures_that_are_right_are_counted(convert: Convert) -> None:
 
 
 def test_it_is_said_what_it_was_measured_with(convert: Convert) -> None:
-    convert("20260101-000000-001", conversion(ran_by="simulator 1.0"), conversion("sparse", sparsity="stored packed"))
-    (line,) = origins(newest(MODEL))
-    assert line == (
-        "vela, u85 (tool 1.0): weights random, 40 calibration pictures; run by simulator 1.0; "
-        "of zeros: int8, 2:4: stored packed"
-    )
+    convert("20260101-000000-001", conversion(ran_by="simulator 1.0"), conversion("sparse"))
+    run = f"{MODEL}/20260101-000000-001"
+    assert origins(newest(MODEL)) == [("vela", "u85", "tool 1.0", "simulator 1.0", "40", "random", run)]
+
+
+def test_what_a_tool_made_of_the_zeros_is_a_table_of_its_own_where_one_says_something(convert: Convert) -> None:
+    convert("20260101-000000-001", conversion(), vendor="mnn", target="")
+    assert len(list(tables(MODEL, newest(MODEL)))) == 2
+    convert("20260101-000000-002", conversion(), conversion("sparse", sparsity="stored packed"))
+    assert zeros(newest(MODEL)) == [("vela", "u85", "int8", "2:4", "stored packed")]
+    assert len(list(tables(MODEL, newest(MODEL)))) == 3
 
 
 def test_a_page_has_every_row_with_every_cell(convert: Convert) -> None:
     convert("20260101-000000-001", conversion(), conversion("sparse", status="failed", reason="a | b"))
     text = markdown(MODEL, newest(MODEL))
-    table = [line for line in text.splitlines() if line.startswith("|")]
+    table = text.split("\n\n")[1].splitlines()
     assert len(table) == 4
     assert {line.count("|") for line in table} == {len(HEADINGS) + 1}
     assert "failed: a / b" in table[-1]

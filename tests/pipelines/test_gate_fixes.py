@@ -282,6 +282,12 @@ def batch_norm() -> onnx.ModelProto:
     return network(node("BatchNormalization", "x a b c d", training_mode=0), stored=stored, opset=15, ir=8)
 
 
+def layer_norm(**more: Any) -> onnx.ModelProto:
+    stored = {"scale": np.linspace(0.5, 1.5, 8).astype(np.float32), "bias": np.linspace(-1, 1, 8).astype(np.float32)}
+    inputs = "x scale bias" if more else "x scale"
+    return network(node("LayerNormalization", inputs, **more), stored=stored, opset=17, ir=8)
+
+
 def reshaped() -> onnx.ModelProto:
     return network(node("Reshape", "x to", allowzero=0), stored={"to": np.array([1, 256], np.int64)}, opset=14, ir=8)
 
@@ -300,6 +306,10 @@ LOWER = {
     "Softmax by default": (lambda: network(node("LogSoftmax")), 11),
     "HardSwish": (hard_swish, 13),
     "BatchNormalization": (batch_norm, 11),
+    "LayerNormalization": (lambda: layer_norm(epsilon=0.01), 13),
+    "LayerNormalization over two axes": (lambda: layer_norm(axis=2, epsilon=1e-3), 11),
+    "LayerNormalization without a bias": (layer_norm, 16),
+    "Softmax by an older default": (lambda: network(node("Softmax"), opset=12), 9),
     "Reshape": (reshaped, 13),
     "Constant in another form": (
         lambda: network(node("Constant", "", "c", value_float=2.0), node("Mul", "x c")),
@@ -412,6 +422,27 @@ def test_a_pass_that_does_nothing_is_said_to_do_nothing() -> None:
     limits = replace(ANY, refused={"Max": "clip"})
     (finding,) = mended(network(node("Max", "x x")), limits).findings
     assert finding.remedy == "clip (min_max_to_clip can't: it finds nothing to change)"
+
+
+def test_every_picture_gets_the_answer_that_it_gets_alone() -> None:
+    """onnxruntime's plan of memory let a node that nobody reads overwrite another's output from the second run on."""
+    random = np.random.default_rng(0)
+    nodes = [
+        node("Conv", "x w", "c", group=2),
+        node("Transpose", "x", "t", perm=[0, 3, 2, 1]),
+        node("Softmax", "t", "s", axis=3),
+        node("Transpose", "s", "b", perm=[0, 3, 2, 1]),
+        node("Relu", "x", "r"),
+        node("MaxPool", "c", "m", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),  # nobody reads it
+        node("Flatten", "b", "f"),
+        node("Gemm", "f v z"),
+    ]
+    shapes = {"w": (4, 1, 1, 1), "v": (72, 10), "z": (1,)}
+    stored = {name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    model = network(*nodes, stored=stored, shape=(1, 2, 6, 6), opset=9).SerializeToString()
+    images = random.standard_normal((3, 2, 6, 6)).astype(np.float32)
+    alone = np.concatenate([outputs_of(model, image[None])[0] for image in images])
+    np.testing.assert_array_equal(outputs_of(model, images)[0], alone)
 
 
 def test_a_network_that_gives_no_numbers_can_not_be_proved() -> None:

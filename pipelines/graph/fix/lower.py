@@ -25,7 +25,7 @@ _AS_ATTRIBUTE = {("Pad", "constant_value"): "value"}  # others kept their name
 _NEUTRAL = {("Slice", "steps"): 1, ("Dropout", "training_mode"): 0}  # inputs that had no attribute before
 _IMPLIED = {("Split", "num_outputs")}  # attributes that only repeat what the node shows
 GEMM_WITHOUT_C = 11  # the opset since which Gemm need not add anything
-_LATEST_DEFAULT = {"Softmax", "LogSoftmax", "Hardmax"}  # whose axis had another default before opset 13
+_MOVED_DEFAULT = {"Softmax", "LogSoftmax", "Hardmax"}  # whose axis had another default before opset 13
 
 
 def lowered(model: onnx.ModelProto, goal: Goal, stands: int, wanted: int) -> onnx.ModelProto:
@@ -89,20 +89,22 @@ def _restate(node: onnx.NodeProto, graph: Graph, stands: int, wanted: int) -> No
             raise PipelineError(
                 f"{name_of(node)}: {op} has no {one.name} at opset {wanted}", f"export it at opset {wanted}"
             )
-    if op in _LATEST_DEFAULT and not any(one.name == "axis" for one in kept):
-        kept.append(helper.make_attribute("axis", -1))
-    if op in _LATEST_DEFAULT and wanted < SOFTMAX_AXIS:
-        kept = [one for one in kept if one.name != "axis"] + [_counted_axis(node, kept, graph)]
+    if op in _MOVED_DEFAULT:
+        kept = _axis_stated(node, kept, graph, stands)
     attributes = [onnx.AttributeProto.FromString(one.SerializeToString()) for one in kept]
     del node.attribute[:]
     node.attribute.extend(attributes)
 
 
-def _counted_axis(node: onnx.NodeProto, kept: list[onnx.AttributeProto], graph: Graph) -> onnx.AttributeProto:
-    """The last axis by its number: counting from the end came later for some of these."""
+def _axis_stated(
+    node: onnx.NodeProto, kept: list[onnx.AttributeProto], graph: Graph, stands: int
+) -> list[onnx.AttributeProto]:
+    """The axis by its number: its default changed with opset 13, and counting from the end came with 11."""
     shape = graph.shape(node.input[0])
-    axis = next(one.i for one in kept if one.name == "axis")
-    return helper.make_attribute("axis", int(axis) if shape is None else int(axis) % len(shape))
+    axis = graph.attribute(node, "axis", -1 if stands >= SOFTMAX_AXIS else 1)
+    if shape is not None:
+        axis %= len(shape)
+    return [*(one for one in kept if one.name != "axis"), helper.make_attribute("axis", axis)]
 
 
 def _input_to_attribute(
