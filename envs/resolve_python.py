@@ -85,7 +85,7 @@ def _compile(wanted: Mapping[str, str], pins: Mapping[str, str], spec: EnvSpec, 
         try:
             # the index goes by the environment: an address may carry a password, and arguments are for all to see
             own = {"UV_PYTHON_DOWNLOADS": "never", "UV_DEFAULT_INDEX": sources.index_url()}
-            process.run(command, env={**os.environ, **own})
+            process.run(command, env={**os.environ, **own}, shown="Because")
         except BuildError as error:
             raise LockError(
                 f"envs/specs/{spec.name}.toml has no solution: {error.message}", "change its pins"

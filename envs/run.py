@@ -55,7 +55,7 @@ def run_model(options: RunOptions, progress: Progress, on_event: Callable[[Event
     variables = import_path(chosen.engine, progress)  # compiles now: a fault in a kernel leaves no run folder
     if vendor is not None and (vendor.target or vendor.variants):
         check_offer(vendor, offer(vendor.vendor, chosen.engine, environments[spec.name], variables))
-    outside = outside_run(sdk, chosen, progress) if sdk else None
+    outside = outside_run(sdk, chosen, progress, use_cache=options.use_cache) if sdk else None
     model = module.stem if module and module.is_file() else module.name if module else options.model
     run_id, folder = new_run(model)
     fit = bring_pictures(own, folder, progress) if own else calibration(built.lock) if locks_fit else ()

@@ -35,8 +35,9 @@ from envs.engines.base import Environment, Mount, Sink, Task
 from envs.errors import EngineError
 from envs.files import sha256_file, write_atomic
 from envs.progress import Progress
+from envs.sdk.results import REPORT, key_of, recall, remember
 
-WORK, LOGS, REPORT, TEMPORARY = "work", "logs", "outside.json", "tmp"
+WORK, LOGS, TEMPORARY = "work", "logs", "tmp"
 TIMED_OUT, NOT_SET_UP = 124, 125
 SETTING_UP = """
 load() { source ./cfg_env.sh; }
@@ -64,16 +65,23 @@ class Vendors(msgspec.Struct, frozen=True):
     folder: Path
 
 
-def run_outside(engine: Runs, vendors: Vendors, run_folder: Path, progress: Progress) -> OutsideReport | None:
+def run_outside(
+    engine: Runs, vendors: Vendors, run_folder: Path, progress: Progress, cache: Path | None = None
+) -> OutsideReport | None:
     """Run every step of the plan and write `vendor/outside.json`; None where the stage prepare left no plan.
 
     A step that fails is in the report, and the later ones of its form are not run. EngineError where the engine fails.
+    `cache`: a folder that keeps what ended well; the same SDK over the same files is answered from it.
     """
     prepared = run_folder / "artifacts" / PREPARE
     if not (prepared / "plan.json").exists():
         return None
     plan = msgspec.json.decode((prepared / "plan.json").read_bytes(), type=OutsidePlan)
     home = run_folder / OUTSIDE_FOLDER
+    kept = cache / key_of(vendors.identity, vendors.image, prepared) if cache else None
+    if kept and (known := recall(kept, home)):
+        progress.say(f"{vendors.name}: {len(known.steps)} steps, from the cache")
+        return known
     shutil.rmtree(home, ignore_errors=True)
     for step in plan.steps:
         (home / WORK / step.folder).mkdir(parents=True, exist_ok=True)
@@ -98,6 +106,8 @@ def run_outside(engine: Runs, vendors: Vendors, run_folder: Path, progress: Prog
         files=_left(home),
     )
     write_atomic(home / REPORT, encode(report))
+    if kept and all(step.exit_code == 0 for step in results):
+        remember(home, kept)
     return report
 
 

@@ -14,6 +14,7 @@ from envs.matching.facts import MATRIX, Matrix
 from envs.matching.values import EXPORTER, EXPORTERS, IR, NAMES, NONE, OPSET, PARTS, PYTHON, TOOLCHAIN
 
 FILE = "cells.toml"
+MEASURED_ON = "3.10"  # the Python whose interpreter is locked here
 COMMON_OPSET = 13  # the opset that every toolchain here was measured with
 
 
@@ -51,11 +52,8 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan(matrix: Matrix, fixed: Mapping[str, str], *, everything: bool) -> list[Planned]:
-    """The cells to measure: all of the checkout's file, or the best set for `fixed`. WrongUse where nothing fits."""
-    if not everything:
-        return [_planned(matrix, Wish(fixed={TOOLCHAIN: "onnxruntime", PYTHON: "3.10", **fixed}))]
-    path = MATRIX / FILE
-    wishes = read_wishes(path)
+    """The cells to measure: all of the checkout's file, or the best set for `fixed`. CheckFailed where nothing fits."""
+    wishes = read_wishes(MATRIX / FILE) if everything else (Wish(fixed=dict(fixed)),)
     return [_planned(matrix, one) for one in wishes]
 
 
@@ -65,21 +63,22 @@ def read_wishes(path: Path) -> tuple[Wish, ...]:
 
 
 def _planned(matrix: Matrix, wish: Wish) -> Planned:
-    fixed = {TOOLCHAIN: "onnxruntime", PYTHON: "3.10", **wish.fixed}
+    fixed = {TOOLCHAIN: "onnxruntime", PYTHON: MEASURED_ON, **wish.fixed}
     answer = match(matrix, fixed)
     if answer.chosen is None:
         raise CheckFailed(
             f"no set to measure fits {', '.join(f'{part} {value}' for part, value in fixed.items())}",
             "`invoke match` with the same words says why",
         )
-    if answer.python != "3.10":
-        raise WrongUse("cells are measured on Python 3.10 alone", "leave out --python")
+    if answer.python != MEASURED_ON:
+        raise WrongUse(f"cells are measured on Python {MEASURED_ON} alone", "leave out --python")
     packages = [part for part in PARTS if part not in (*NAMES, PYTHON, OPSET, IR)]
     versions = {part: answer.chosen[part] for part in packages if answer.chosen[part] != NONE} | wish.forced
+    chosen = (answer.chosen[EXPORTER], int(answer.chosen[OPSET]))
     beyond = [(EXPORTERS[0], opset) for opset in wish.beyond]
     tries = [
         Try(exporter=exporter, opset=opset, irs=_ir_versions(matrix, versions["onnx"], opset))
-        for exporter, opset in dict.fromkeys((*_claimed(matrix, versions), *beyond))
+        for exporter, opset in dict.fromkeys((chosen, *_claimed(matrix, versions), *beyond))
     ]
     return Planned(python=answer.python, versions=versions, tries=tuple(tries))
 

@@ -79,7 +79,7 @@ def measure(cell: Planned, folder: Path, progress: Progress) -> Cell:
     try:
         lock = lean(make_lock(cell_spec(cell), day, progress))
     except LockError as error:
-        return msgspec.structs.replace(about, error=error.message)
+        return msgspec.structs.replace(about, error=error.message.partition("cause: ")[2] or error.message)
     tree = ensure_tree(lock, progress)
     return msgspec.structs.replace(about, result=probe(cell, lock, tree))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from envs.engines.choose import Chosen, choose
 from envs.errors import EngineError
+from envs.paths import runs_root
 from envs.progress import Progress
 from envs.run_vendor import Vendors, run_outside
 from envs.sdk.keep import Sdk, check_archive, check_folder, find, lacking
@@ -28,7 +29,7 @@ def sdk_of(spec: EnvSpec, progress: Progress) -> Sdk | None:
     return find(vendor)
 
 
-def outside_run(sdk: Sdk, chosen: Chosen, progress: Progress) -> Callable[[Path], None]:
+def outside_run(sdk: Sdk, chosen: Chosen, progress: Progress, *, use_cache: bool) -> Callable[[Path], None]:
     """What runs the plan of a run folder in the vendor's container; its image is in the engine and its SDK checked.
 
     It is Docker's also where the rest runs locally. CheckFailed where the kept SDK is not the recorded one.
@@ -43,7 +44,7 @@ def outside_run(sdk: Sdk, chosen: Chosen, progress: Progress) -> Callable[[Path]
     vendors = Vendors(sdk.record.identity, sdk.name, image, sdk.folder)
 
     def run(folder: Path) -> None:
-        run_outside(docker, vendors, folder, progress)
+        run_outside(docker, vendors, folder, progress, runs_root() / ".cache" / "vendor" if use_cache else None)
 
     return run
 

@@ -97,8 +97,8 @@ def inventory(cache: Path, needs: Needs, ledger: Ledger, now: float) -> list[Ite
 
 
 def results(cache: Path, ledger: Ledger) -> list[Item]:
-    """The stage cache of a workspace: objects and keys. A key without its objects is no hit, so each goes alone."""
-    found = [*cache.glob("objects/*/*"), *cache.glob("keys/*.json")]
+    """The cache of a workspace: objects, keys, what vendors' containers left. A key without its objects is no hit."""
+    found = [*cache.glob("objects/*/*"), *cache.glob("keys/*.json"), *cache.glob("vendor/*")]
     return [_item("result", path.stem[:12], (path,), ledger) for path in sorted(found) if not _hidden(path)]
 
 

@@ -10,7 +10,7 @@ import onnx
 from pipelines.contract import Form, GateFinding
 from pipelines.errors import first_line
 from pipelines.gate.operators import operator_faults, type_faults
-from pipelines.graph.facts import Graph, all_nodes
+from pipelines.graph.facts import Graph, all_nodes, opset_of
 from pipelines.graph.fix.names import is_plain
 from pipelines.graph.shapes import without_shape
 from pipelines.graph.weights import name_of
@@ -41,13 +41,14 @@ class Faults:
 def examine(model: onnx.ModelProto, limits: Limits, form: Form, file_bytes: int) -> list[GateFinding]:
     """All findings: of the file, of its versions, shapes and names, then of operators in graph order.
 
-    Where the file is no valid ONNX that is the only finding: what else could be said of it would be guessed.
+    Where the file is no valid ONNX nothing is said of its graph: it would be guessed.
     """
     make = Faults(form, limits)
+    found = list(_file(model, make, file_bytes))
     if invalid := _invalid(model, make):
-        return [invalid]
+        return [*found, invalid]
     graph = Graph(model)
-    found = [*_file(model, graph, make, file_bytes), *_input(graph, make), *_shapes(model, graph, make)]
+    found += [*_input(graph, make), *_shapes(model, graph, make)]
     found += [*_names(model, make), *type_faults(graph, limits, form), *operator_faults(graph, limits, form)]
     return found
 
@@ -66,15 +67,13 @@ def _line(error: Exception) -> str:
     return next(iter(lines), first_line(error))[:300]
 
 
-def _file(model: onnx.ModelProto, graph: Graph, make: Faults, file_bytes: int) -> Iterator[GateFinding]:
+def _file(model: onnx.ModelProto, make: Faults, file_bytes: int) -> Iterator[GateFinding]:
     limits = make.limits
-    low, high = limits.opset
-    if not low <= graph.opset <= high:
+    opset, (low, high) = opset_of(model), limits.opset
+    if not low <= opset <= high:
         wanted = f"{low} to {high}" if low != high else str(low)
-        nearest = min(max(graph.opset, low), high)
-        yield make.whole(
-            f"opset {graph.opset}: {wanted} is taken", f"export it at opset {nearest}", "convert_opset", "opset"
-        )
+        nearest = min(max(opset, low), high)
+        yield make.whole(f"opset {opset}: {wanted} is taken", f"export it at opset {nearest}", "convert_opset", "opset")
     if model.ir_version > limits.ir_version:
         yield make.whole(
             f"IR version {model.ir_version}: at most {limits.ir_version} is taken",

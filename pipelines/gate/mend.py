@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -15,7 +15,7 @@ from pipelines.gate.prove import Evidence, difference
 from pipelines.graph.fix import PASSES, Goal, Pass
 from pipelines.vendors.limits import Limits
 
-RUNS = 2  # of one pass: another may bring back what it mended, and it then runs once more
+RUNS = 2  # of one pass: another may bring back what it mended, or make it possible
 
 
 @dataclass(frozen=True)
@@ -40,35 +40,35 @@ def mend(
     goal = Goal(limits.opset, limits.ir_version, (1, *before.images.shape[1:]), limits.name_length)
     found = examine(model, limits, form, model.ByteSize())
     runs: dict[str, int] = dict.fromkeys(passes, 0)
-    refused: dict[str, str] = {}
+    waiting: set[str] = set()  # refused, until another pass has changed the network
+    reasons: dict[str, str] = {}
     mended: list[GateFinding] = []
     changes: list[str] = []
-    while (name := _next(found, passes, runs, refused)) is not None:
+    while (name := _next(found, passes, runs, waiting)) is not None:
         if tell is not None:
             tell(name)
         runs[name] += 1
         made, told, why = _tried(passes[name], model, goal, before)
         if why:
-            refused[name] = why
+            waiting.add(name)
+            reasons[name] = why
             continue
-        if not told:
-            refused[name] = "it finds nothing to change"
-            continue
+        waiting.clear()
         after = examine(made, limits, form, made.ByteSize())
         mended += _gone(found, after, name)
         changes += [f"{name}: {one}" for one in told]
         model, found = made, after
-    told_why = [_with_reason(one, refused) for one in found]
     still = {_key(one) for one in found}
-    return Mended(model, [*(one for one in mended if _key(one) not in still), *told_why], changes)
+    stay = [_with_reason(one, reasons) for one in found]
+    return Mended(model, [*(one for one in mended if _key(one) not in still), *stay], changes)
 
 
 def _next(
-    found: list[GateFinding], passes: Mapping[str, Pass], runs: Mapping[str, int], refused: Mapping[str, str]
+    found: list[GateFinding], passes: Mapping[str, Pass], runs: Mapping[str, int], waiting: Collection[str]
 ) -> str | None:
     """The first pass, in their order, that a finding names and that may still run."""
     wanted = {one.fix for one in found}
-    return next((name for name in passes if name in wanted and runs[name] < RUNS and name not in refused), None)
+    return next((name for name in passes if name in wanted and runs[name] < RUNS and name not in waiting), None)
 
 
 def _tried(step: Pass, model: onnx.ModelProto, goal: Goal, before: Evidence) -> tuple[onnx.ModelProto, list[str], str]:
@@ -76,7 +76,7 @@ def _tried(step: Pass, model: onnx.ModelProto, goal: Goal, before: Evidence) -> 
         made, told = step(model, goal)
     except PipelineError as error:
         return model, [], error.message
-    return made, told, difference(made, before) if told else ""
+    return made, told, difference(made, before) if told else "it finds nothing to change"
 
 
 def _gone(found: list[GateFinding], after: list[GateFinding], name: str) -> list[GateFinding]:
@@ -86,8 +86,8 @@ def _gone(found: list[GateFinding], after: list[GateFinding], name: str) -> list
     return [msgspec.structs.replace(one, fix=one.fix or name, fixed=True) for one in gone]
 
 
-def _with_reason(finding: GateFinding, refused: Mapping[str, str]) -> GateFinding:
-    why = refused.get(finding.fix)
+def _with_reason(finding: GateFinding, reasons: Mapping[str, str]) -> GateFinding:
+    why = reasons.get(finding.fix)
     if why is None:
         return finding
     return msgspec.structs.replace(finding, remedy=f"{finding.remedy} ({finding.fix} can't: {why})")

@@ -82,15 +82,13 @@ def _forms(context: Context) -> list[tuple[Form, onnx.ModelProto]]:
 
 def _covered(dense: onnx.ModelProto, context: Context) -> list[str]:
     """The weights that the pattern covers in this run."""
-    from pipelines.graph.keep import kept_layers
     from pipelines.graph.weights import split
     from pipelines.sparsity.pattern import NMPattern
+    from pipelines.stages.sparsify_record import kept_dense
 
     pattern = NMPattern.parse(context.request.sparsity)
-    keep = kept_layers(dense, pattern, context.request.keep)
-    if context.request.budget is not None:
-        record = json.loads(context.inputs["sparsify/sparsify.json"].read_text("utf-8"))
-        keep |= frozenset(record["keep"])
+    record = json.loads(context.inputs["sparsify/sparsify.json"].read_text("utf-8"))
+    keep = kept_dense(dense, pattern, context.request, record)
     return [weight.initializer for weight in split(dense, pattern, keep)[0]]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from pipelines.contract import Form, Picture, RunRequest
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from pipelines.vendors.sigmastar_files import Normalisation
 
 ABOUT = 32  # calibration pictures: the vendor's own examples have as many
-NEXT = "give --calibration FOLDER"
 
 
 class Prepare:
@@ -62,7 +63,10 @@ class Prepare:
 
         fit = about(fitting_pictures(context.request), ABOUT)
         if not fit:
-            raise PipelineError("there are no calibration pictures, and the vendor's tool quantises by them", NEXT)
+            raise PipelineError(
+                "no calibration pictures, and the vendor's tool quantises by them",
+                "give --calibration FOLDER",
+            )
         request, out = context.request, context.out
         model, name = find(request, context.run_folder), safe_name(request.model)
         judged = load_arrays(context.inputs["preprocess/inputs.npz"])["images"]  # [N, C, H, W]
@@ -140,15 +144,8 @@ def _own_size(model: Model, picture: Picture, context: Context) -> Array:
 
 
 def _load(path: Path) -> Any:
-    """The written module, as the vendor's tool will import it."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The written module; nothing is left beside it."""
+    return SimpleNamespace(**runpy.run_path(str(path)))
 
 
 def _save_pictures(folder: Path, pictures: Sequence[Picture], model: Model, written: Any, context: Context) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import zlib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ import msgspec
 import onnx
 
 from pipelines import native
-from pipelines.contract import Fact
+from pipelines.contract import Fact, RunRequest
 from pipelines.graph.cost import elements_of, macs_of
+from pipelines.graph.keep import kept_layers
 from pipelines.graph.mask import MaskedLayer, masked_layers
 from pipelines.graph.pattern_check import unknown_layers
 from pipelines.graph.tensors import changed_tensors
@@ -48,6 +50,14 @@ class Made:
     def others(self) -> list[tuple[Weight, str]]:
         """Those left dense, with their reasons."""
         return split(self.dense, self.pattern, self.keep)[1]
+
+
+def kept_dense(
+    dense: onnx.ModelProto, pattern: NMPattern, request: RunRequest, record: Mapping[str, Any]
+) -> frozenset[str]:
+    """Node names of the layers that a run left dense: as asked, and as its budget chose (`record`: sparsify.json)."""
+    chosen = record["keep"] if request.budget is not None else ()
+    return kept_layers(dense, pattern, request.keep) | frozenset(chosen)
 
 
 def record_of(made: Made) -> dict[str, Any]:

@@ -88,18 +88,17 @@ def _files(context: Context, images: Array) -> list[Finding]:
     from pipelines.checks.permuted import permuted_equals_original
     from pipelines.checks.sparse_equals_dense import sparse_equals_dense
     from pipelines.checks.sparse_file import only_pruned, pattern_holds
-    from pipelines.graph.keep import kept_layers
     from pipelines.graph.load import load_model
     from pipelines.sparsity.pattern import NMPattern
+    from pipelines.stages.sparsify_record import kept_dense
 
     request, inputs = context.request, context.inputs
     pattern = NMPattern.parse(request.sparsity)
     record = json.loads(inputs["sparsify/sparsify.json"].read_text("utf-8"))
     dense, sparse = (load_model(inputs[f"{stage}/model.onnx"]) for stage in ("export", "sparsify"))
-    keep = kept_layers(dense, pattern, request.keep)
+    keep = kept_dense(dense, pattern, request, record)
     findings = []
     if request.budget is not None:
-        keep |= frozenset(record["keep"])
         findings.append(budget_reached(sparse, pattern, keep, request.budget))
     findings.append(pattern_holds(sparse, pattern, keep))
     if request.permute:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pipelines.arrays import Array
     from pipelines.graph.facts import Graph
 
+# Its reader refuses no number (opset 1 to 30 and IR 2 to 13 were tried): this is what the onnxruntime beside it runs.
 LIMITS = Limits(opset=(7, 21), ir_version=10, origin="measured")
 
 VARIANTS = (
@@ -40,6 +41,7 @@ FORMATS = {
     "int8": ("perchannel_symmetric_affine", "int8", 1),
     "fp16": ("float16", "float16", 2),
 }
+COLOUR, CLOCK = r"(?:\x1b\[\d+m)?", r"\d\d:\d\d:\d\d"  # of a line that it prints
 TELLS = {"CNN_PERF": "1", "NN_EXT_SHOW_PERF": "1", "VIV_VX_DEBUG_LEVEL": "1"}  # cycles and sections
 
 
@@ -61,6 +63,11 @@ class Acuity:
         """`model.nb` and what its input and output tensors are; outputs by TensorFlow with the same quantisation."""
         if job.variant not in FORMATS:
             raise PipelineError(f"acuity does not convert to {job.variant!r}", f"it has {', '.join(FORMATS)}")
+        if job.target not in self.targets:
+            raise PipelineError(
+                f"acuity has no compiler for {job.target!r}: its package brings that of {', '.join(self.targets)}",
+                "those of other chips come with the vendor's SDK",
+            )
         if missing := [tool for tool in ("gcc", "make") if shutil.which(tool) is None]:
             raise PipelineError(f"ACUITY compiles what it exports, and {missing[0]} is not here", "use --engine docker")
         from pipelines.arrays import load_arrays
@@ -69,18 +76,18 @@ class Acuity:
         from pipelines.inference import save_outputs
 
         graph = Graph(load_model(Path(job.model)))
-        work = Path(job.work)
+        images = load_arrays(Path(job.judged))["images"]
+        log, outputs = Path(job.work, "acuity.log"), Path(job.work, "outputs.npz")
         _bound_threads(job.threads)
-        began = time.monotonic()
-        with _said_in_one_line():
+        with _said_in_one_line(log), _captured(log):
+            began = time.monotonic()
             network = _loaded(job)
             _quantised(network, job)
-            told = _exported(network, job)
-        elapsed_s = round(time.monotonic() - began, 3)
+            _exported(network, job)
+            elapsed_s = round(time.monotonic() - began, 3)
+            save_outputs(outputs, _simulated(network, images, graph))
+        told = _plain(log)
         weight_bytes = _section(told, "coef_data")
-        outputs = work / "outputs.npz"
-        with _said_in_one_line():
-            save_outputs(outputs, _simulated(network, load_arrays(Path(job.judged))["images"], graph))
         return Converted(
             file="model.nb",
             beside=("model.json",),
@@ -93,10 +100,9 @@ class Acuity:
         )
 
     def cause(self, log: str) -> str:
-        """Its own error lines begin with E and a time of day; compilers and libraries say `error`."""
-        plain = re.sub(r"\x1b\[[0-9;]*m", "", log)
-        own = re.findall(r"^E \d\d:\d\d:\d\d (.+)$", plain, re.MULTILINE)
-        return str(own[-1])[:300] if own else last_error_line(plain, ("error:", "error ", "undefined", "not found"))
+        """Its own lines begin with E or W and a time of day; compilers and libraries say `error`."""
+        own = re.findall(rf"^{COLOUR}(?:E {CLOCK} |W {CLOCK} (?=Not match))(.+?){COLOUR}$", log, re.MULTILINE)
+        return str(own[-1])[:300] if own else last_error_line(log, ("error:", "error ", "undefined", "not found"))
 
 
 VENDOR = Acuity()
@@ -109,18 +115,28 @@ def _bound_threads(threads: int) -> None:
 
 
 @contextlib.contextmanager
-def _said_in_one_line() -> Iterator[None]:
-    """The tool's own error as PipelineError: it carries a pair whose first is the text. It exits the process, too."""
+def _said_in_one_line(log: Path) -> Iterator[None]:
+    """The tool's own error as PipelineError. What it raises seldom tells, and what it printed before does."""
     try:
         yield
     except PipelineError:
         raise
-    except SystemExit as error:
-        raise PipelineError(f"ACUITY gave up ({error.code})", "see its log") from error
-    except Exception as error:
-        text = error.args[0] if error.args else ""
-        text = text[0] if isinstance(text, tuple) and text else text
-        raise PipelineError(f"ACUITY: {text or first_line(error)}".splitlines()[0][:300]) from error
+    except (Exception, SystemExit) as error:
+        raise PipelineError(f"ACUITY: {_reason(error, VENDOR.cause(_plain(log)))}", "see its log") from error
+
+
+def _reason(error: BaseException, printed: str) -> str:
+    """An AcuityError carries a pair whose first is the text; others are faults of the tool."""
+    text = error.args[0] if error.args else ""
+    text = str(text[0] if isinstance(text, tuple) and text else text).strip()
+    if type(error).__name__ == "AcuityError" and text:
+        return text.splitlines()[0][:300]
+    return printed or first_line(error)[:300]
+
+
+def _plain(log: Path) -> str:
+    """What was printed, without colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", log.read_text("utf-8", errors="replace"))
 
 
 def _loaded(job: Job) -> Any:
@@ -150,24 +166,19 @@ def _quantised(network: Any, job: Job) -> None:
     )
 
 
-def _exported(network: Any, job: Job) -> str:
-    """Writes the network binary; what the compiler of the chip said meanwhile."""
+def _exported(network: Any, job: Job) -> None:
+    """Writes the network binary, and what its input and output tensors are; the compiler of the chip tells the rest."""
     from acuitylib.interface.exporter import OvxlibExporter
 
-    work, log = Path(job.work), Path(job.work, "export.log")
-    sdk = _unpacked_sdk(work)
+    folder = Path(job.work, "nbg")
     os.environ.update(TELLS)
-    with _captured(log):
-        OvxlibExporter(network).export(
-            str(work / "nbg" / "model"), pack_nbg_only=True, viv_sdk=str(sdk), optimize=job.target
-        )
-    told = log.read_text("utf-8", errors="replace")
-    made = work / "nbg" / "network_binary.nb"
-    if not made.is_file():
-        raise PipelineError("ACUITY exported no network binary", VENDOR.cause(told) or "see its log")
-    shutil.move(made, Path(job.out, "model.nb"))
-    shutil.move(work / "nbg" / "nbg_meta.json", Path(job.out, "model.json"))
-    return told
+    OvxlibExporter(network).export(
+        str(folder / "model"), pack_nbg_only=True, viv_sdk=str(_unpacked_sdk(Path(job.work))), optimize=job.target
+    )
+    if not (folder / "network_binary.nb").is_file():
+        raise PipelineError("ACUITY exported no network binary", "see its log")
+    shutil.move(folder / "network_binary.nb", Path(job.out, "model.nb"))
+    shutil.move(folder / "nbg_meta.json", Path(job.out, "model.json"))
 
 
 def _unpacked_sdk(work: Path) -> Path:

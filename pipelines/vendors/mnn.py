@@ -7,6 +7,7 @@ the worker's own process. They return True for a file that is no ONNX, so what t
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -212,7 +213,9 @@ def _stored(file: Path, work: Path) -> str:
     """How many weights the file holds without their zeros, read from the tool's own dump of it."""
     dump = work / "dump.json"
     _mnnconvert("-f", "MNN", "--modelFile", str(file), "--bizCode", "edgekiln", "--JsonFile", str(dump))
-    layers = [one["main"] for one in json.loads(dump.read_bytes())["oplists"] if "common" in one.get("main", {})]
+    # a filter of zeros alone has the scale nan, which is no JSON
+    text = re.sub(r"-?\bnan\b", "null", dump.read_text("utf-8"))
+    layers = [one["main"] for one in json.loads(text)["oplists"] if "common" in one.get("main", {})]
     without = sum(map(_without_zeros, layers))
     return f"{without or 'none'} of {len(layers)} convolutions stored without their zeros"
 

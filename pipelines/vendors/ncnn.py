@@ -20,13 +20,82 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import PipelineError
 from pipelines.vendors.base import Converted, Job, Variant, last_error_line, versions
 from pipelines.vendors.limits import Limits
+from pipelines.vendors.rules import attribute_in, custom, dilations, stored_input
 from pipelines.vendors.tool import run_tool
 
 if TYPE_CHECKING:
     from pipelines.arrays import Array
     from pipelines.graph.facts import Graph
 
-LIMITS = Limits(opset=(7, 26), ir_version=13, origin="measured")
+# Tried one by one, as were opsets 1 to 30 and IR 2 to 19. pnnx ends well with most of these: it hands the layer on by
+# its name, and ncnn has none of that name; or ncnn computes something else.
+REFUSED = {
+    "GlobalLpPool": "use ReduceL2",
+    "Hardmax": "leave it out, and take the largest afterwards",
+    "LpNormalization": "divide by ReduceL2",
+    "LpPool": "use AveragePool",
+    "MeanVarianceNormalization": "use InstanceNormalization",
+    "Softsign": "compute x / (1 + |x|)",
+    "SpaceToDepth": "reshape, transpose and reshape",
+    "ThresholdedRelu": "use Relu",
+}
+
+
+def _computed(node: Any, graph: Graph) -> str:
+    return "" if graph.is_fixed(graph.given(node, 0)) else "computed from the picture, and ncnn has no such layer"
+
+
+def _one_index(node: Any, graph: Graph) -> str:
+    if graph.is_fixed(graph.given(node, 0)):
+        return ""
+    shape = graph.static(graph.given(node, 1))
+    return f"{math.prod(shape)} indices: one is taken" if shape is not None and shape else ""
+
+
+def _one_axis(node: Any, graph: Graph) -> str:
+    axes = graph.attribute(node, "axes") or ()
+    return "" if len(axes) == 1 else f"{len(axes) or 'all'} axes: one is taken"
+
+
+def _unstepped(node: Any, graph: Graph) -> str:
+    steps = graph.value(graph.given(node, 4)) if graph.given(node, 4) else None
+    if steps is None or (steps == 1).all() or graph.is_fixed(graph.given(node, 0)):
+        return ""
+    return f"steps {', '.join(map(str, steps.tolist()))}: only 1 is taken"
+
+
+def _over_batch(node: Any, graph: Graph) -> str:
+    shape = graph.shape(graph.given(node, 0))
+    first = shape is not None and graph.attribute(node, "axis", 1) in (0, -len(shape)) and len(shape) > 1
+    return "axis 0: ncnn has no such dimension" if first and not graph.is_fixed(node.output[0]) else ""
+
+
+def _from_corner(node: Any, graph: Graph) -> str:
+    asymmetric = graph.attribute(node, "coordinate_transformation_mode", "half_pixel") == "asymmetric"
+    linear = graph.attribute(node, "mode", "nearest") == "linear"
+    return "linear and asymmetric: ncnn computes half_pixel" if linear and asymmetric else ""
+
+
+def _stated_mode(node: Any, graph: Graph) -> str:
+    stated = graph.attribute(node, "mode", "") or graph.is_fixed(graph.given(node, 0))
+    return "" if stated else "no mode: pnnx takes none for the default"
+
+
+RULES = (
+    *(custom(op, "layer", _computed, "compute it before or after the network", "measured")
+      for op in ("Cast", "CumSum", "GatherElements", "RoiAlign", "Tile", "Where")),
+    *(custom(op, "axes", _one_axis, "reduce one axis after another", "measured") for op in ("ReduceMax", "ReduceMin")),
+    custom("Concat", "axis", _over_batch, "join along another axis", "measured"),
+    custom("Gather", "indices", _one_index, "use Slice and Concat", "measured"),
+    custom("Pad", "mode", _stated_mode, 'state mode "constant"', "measured"),
+    custom("Resize", "coordinates", _from_corner, "use half_pixel", "measured"),
+    custom("Slice", "steps", _unstepped, "use a pooling or a convolution of that stride", "measured"),
+    attribute_in("DepthToSpace", "mode", {"CRD"}, "DCR", "measured"),
+    dilations("MaxPool", 1, "measured"),
+    stored_input("Conv", 1, "weights", "measured"),
+)  # fmt: skip
+
+LIMITS = Limits(opset=(7, 26), ir_version=13, origin="measured", refused=REFUSED, rules=RULES)
 
 VARIANTS = (Variant("fp16", floor=0.999), Variant("fp32", floor=0.9999))
 WIDTH = {"fp16": 2, "fp32": 4}  # bytes of a weight

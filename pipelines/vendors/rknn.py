@@ -93,6 +93,7 @@ LIMITS = Limits(
     refused={"DeformConv": "use another operator", "NonZero": "compute without the places of values"},
     rules=(
         rules.attribute_not_in("Resize", "mode", {"cubic"}, "nearest", "measured", remedy="resize linear or nearest"),
+        rules.input_count("Sum", 3, "measured", remedy="add them in several steps"),
         rules.custom("MaxPool", "zeros before it", _zeros_before, "pad after a Relu, or in the MaxPool", "measured"),
         rules.custom("MaxPool", "dilations", _spread, "pool without dilations", "measured", severity="warning"),
         *map(_on_cpu, ON_CPU.split()),

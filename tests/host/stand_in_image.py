@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import tarfile
@@ -22,7 +23,7 @@ def save_stand_in_image(tree: Path, archive: Path) -> str:
     import docker
 
     client = docker.from_env()
-    answer = client.api.import_image_from_data(_content(tree), repository="edgekiln-stand-in", tag="latest")
+    answer = client.api.import_image_from_data(_content(tree), repository="edgekiln-stand-in", tag=str(os.getpid()))
     image = client.images.get(str(json.loads(answer.strip().splitlines()[-1])["status"]))
     with archive.open("wb") as file:
         for block in image.save(named=True):

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from envs.errors import CheckFailed
+from envs.errors import CheckFailed, LockError, WrongUse
 from envs.matching import measure as measuring
 from envs.matching.answer import match, what_was_measured
 from envs.matching.cells import Planned, Try, plan
@@ -168,16 +168,22 @@ def test_a_measured_surprise_is_told() -> None:
     assert any("against" in line for line in measuring.surprises(matrix, cell(run(13, 10))))
 
 
+def test_the_opset_that_is_asked_for_is_tried() -> None:
+    (planned,) = plan(known_matrix(), {"torch": "2.6.0", "opset": "16"}, everything=False)
+    assert {one.opset for one in planned.tries} == {13, 16, 20}
+    assert all(one.exporter == "torchscript" for one in planned.tries)
+    with pytest.raises(WrongUse, match=r"3\.10"):
+        plan(known_matrix(), {"python": "3.12"}, everything=False)
+
+
 def test_a_question_without_a_set_has_no_cell_to_measure() -> None:
     with pytest.raises(CheckFailed, match="invoke match"):
         plan(known_matrix(), {"toolchain": "sigmastar", "opset": "17"}, everything=False)
 
 
 def test_measuring_records_a_refusing_resolver_as_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from envs.errors import LockError
-
     def refuse(*_: object, **__: object) -> None:
-        raise LockError("cell has no solution: numpy<2")
+        raise LockError("cell.toml has no solution: uv ended with 1: cause: Because of numpy")
 
     monkeypatch.setattr(measuring, "make_lock", refuse)
     monkeypatch.setattr(measuring, "SPACE_NEEDED", 0)
@@ -188,12 +194,10 @@ def test_measuring_records_a_refusing_resolver_as_a_result(tmp_path: Path, monke
 
     planned = Planned(python="3.10", versions=VERSIONS, tries=())
     made = measuring.measure(planned, tmp_path / "cache", Quiet())  # type: ignore[arg-type]
-    assert made.error == "cell has no solution: numpy<2"
+    assert made.error == "Because of numpy"
     assert made.result == ()
 
 
 def test_cells_other_than_all_are_wrong_use() -> None:
-    from envs.errors import WrongUse
-
     with pytest.raises(WrongUse, match="--cells"):
         verb({}, measure=True, cells="some", as_json=False)

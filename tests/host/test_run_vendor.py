@@ -56,7 +56,7 @@ class Given:
     def work(self) -> Path:
         return self.folder / "vendor/work"
 
-    def run(self, does: Does = lambda words, work: 0, said: bytes = HELP) -> OutsideReport:
+    def run(self, does: Does = lambda words, work: 0, said: bytes = HELP, cache: Path | None = None) -> OutsideReport:
         def answer(task: Task, out: Sink, err: Sink) -> int:
             words = list(task.command)[7:]  # bash -c SCRIPT vendor SDK FOLDER SECONDS
             if words[-1] == "--help":
@@ -68,7 +68,7 @@ class Given:
 
         self.engine = FakeEngine(*[answer] * 20)
         vendors = Vendors("0" * 64, "SGS_IPU_Stand_In_0.1", "sha256:1", self.sdk)
-        report = run_outside(self.engine, vendors, self.folder, Silent())
+        report = run_outside(self.engine, vendors, self.folder, Silent(), cache)
         assert report is not None
         read = msgspec.json.decode((self.folder / "vendor/outside.json").read_bytes(), type=OutsideReport)
         assert read == report
@@ -196,3 +196,31 @@ def test_without_a_plan_nothing_runs(tmp_path: Path) -> None:
 def test_a_container_that_can_t_enter_the_sdk_is_the_engine_s_fault(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="can't enter the SDK"):
         Given(tmp_path, step("convert")).run(lambda words, work: 125)
+
+
+def leaves(words: list[str], work: Path) -> int:
+    (work / "dense/convert/x.img").write_bytes(b"abc")
+    return 0
+
+
+def test_the_same_files_are_answered_from_the_cache(tmp_path: Path) -> None:
+    first, second = (Given(tmp_path / name, step("convert")) for name in ("one", "two"))
+    report = first.run(leaves, cache=tmp_path / "cache")
+    assert second.run(leaves, cache=tmp_path / "cache") == report
+    assert (len(first.commands), len(second.commands)) == (1, 0)
+    assert (second.work / "dense/convert/x.img").read_bytes() == b"abc"
+    assert (second.folder / "vendor" / report.steps[0].log).read_text() == "it works\n"
+    assert [path.name[0] for path in (tmp_path / "cache").iterdir()] != ["."]
+
+
+@pytest.mark.parametrize("what", ["prepared", "damaged", "failed", "off"])
+def test_what_is_not_the_same_runs_again(tmp_path: Path, what: str) -> None:
+    cache = tmp_path / "cache"
+    first, second = (Given(tmp_path / name, step("convert")) for name in ("one", "two"))
+    first.run(lambda words, work: leaves(words, work) or (1 if what == "failed" else 0), cache=cache)
+    if what == "prepared":
+        (second.folder / "artifacts/prepare/picture.png").write_bytes(b"another")
+    elif what == "damaged":
+        next(cache.glob("*/work/dense/convert/x.img")).write_bytes(b"abd")
+    assert second.run(leaves, cache=None if what == "off" else cache).files[0].bytes == 3
+    assert len(second.commands) == 1

@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.errors import BuildError, CheckFailed, WrongUse
+from envs.engines.choose import Chosen, choose
+from envs.errors import BuildError, CheckFailed, EngineError, WrongUse
 from envs.platforms import host_platform
 from envs.progress import Silent
-from envs.sdk import keep, record
+from envs.sdk import keep, record, use
 from envs.sdk.folder import folder_version, hash_folder, tools_folder
 from envs.sdk.keep import Sdk, add, check_archive, check_folder, find, lacking, remove
 from envs.sdk.record import SdkFolder, SdkImage, SdkRecord, read_record, record_path, write_record
@@ -284,6 +285,20 @@ def test_only_an_environment_whose_converter_is_elsewhere_asks_for_an_sdk(archiv
     made = whole(archive, folder)
     assert sdk_of(load_spec("sigmastar"), Silent()) == made
     assert sdk_of(load_spec("light"), Silent()) is None
+
+
+def test_without_docker_an_sdk_is_of_no_use_and_the_line_says_what_is(
+    archive: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_docker(kind: str) -> Chosen:
+        raise EngineError("no Docker Engine answers at x")
+
+    monkeypatch.setattr(use, "choose", no_docker)
+    with pytest.raises(
+        EngineError, match="the tools of sigmastar run in their vendor's image, and no Docker"
+    ) as caught:
+        use.outside_run(whole(archive, folder), choose("local"), Silent(), use_cache=True)
+    assert "invoke sdk rm sigmastar" in caught.value.remedy
 
 
 WRONG = [

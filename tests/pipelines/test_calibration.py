@@ -120,7 +120,7 @@ def test_a_corrupt_picture_of_the_user_s_own_is_theirs_to_mend(
     request = own(msgspec.structs.replace(request, module=None), workspace, data)
     stage = by_name(run_all(request))["preprocess"]
     assert stage.reason.startswith("picture 0001.png is corrupt")
-    assert stage.reason.endswith("; leave it out of the --calibration folder; input/calibration.json has its name there")
+    assert stage.reason.endswith("leave it out of the --calibration folder; input/calibration.json has its name there")
 
 
 def test_more_tensors_than_a_tool_can_hold_are_refused_before_they_are_made(

@@ -282,10 +282,12 @@ def batch_norm() -> onnx.ModelProto:
     return network(node("BatchNormalization", "x a b c d", training_mode=0), stored=stored, opset=15, ir=8)
 
 
-def layer_norm(**more: Any) -> onnx.ModelProto:
-    stored = {"scale": np.linspace(0.5, 1.5, 8).astype(np.float32), "bias": np.linspace(-1, 1, 8).astype(np.float32)}
-    inputs = "x scale bias" if more else "x scale"
-    return network(node("LayerNormalization", inputs, **more), stored=stored, opset=17, ir=8)
+def layer_norm(side: tuple[int, ...] = (8,), bias: bool = True, **more: Any) -> onnx.ModelProto:
+    size = int(np.prod(side))
+    stored = {"scale": np.linspace(0.5, 1.5, size), "bias": np.linspace(-1, 1, size)}
+    arrays = {name: array.astype(np.float32).reshape(side) for name, array in stored.items()}
+    inputs = "x scale bias" if bias else "x scale"
+    return network(node("LayerNormalization", inputs, **more), stored=arrays, opset=17, ir=8)
 
 
 def reshaped() -> onnx.ModelProto:
@@ -307,8 +309,8 @@ LOWER = {
     "HardSwish": (hard_swish, 13),
     "BatchNormalization": (batch_norm, 11),
     "LayerNormalization": (lambda: layer_norm(epsilon=0.01), 13),
-    "LayerNormalization over two axes": (lambda: layer_norm(axis=2, epsilon=1e-3), 11),
-    "LayerNormalization without a bias": (layer_norm, 16),
+    "LayerNormalization over two axes": (lambda: layer_norm((8, 8), axis=2, epsilon=1e-3), 11),
+    "LayerNormalization without a bias": (lambda: layer_norm(bias=False), 16),
     "Softmax by an older default": (lambda: network(node("Softmax"), opset=12), 9),
     "Reshape": (reshaped, 13),
     "Constant in another form": (
@@ -316,6 +318,7 @@ LOWER = {
         11,
     ),
     "Dropout": (lambda: network(node("Dropout", output="d"), node("Relu", "d")), 11),
+    "Pad by computed pads": (unclear_pads, 9),
 }
 
 
@@ -416,6 +419,20 @@ def test_a_pass_that_changes_the_network_is_refused(change: Callable[[onnx.Model
     assert (done.model is model, done.changes) == (True, [])
     good = mended(model, replace(ANY, ir_version=6), passes={"convert_ir": broken(lambda made: None)})
     assert good.findings[0].fixed
+
+
+def test_a_pass_that_another_makes_possible_runs_again() -> None:
+    def only_without_identity(model: onnx.ModelProto, goal: Goal) -> tuple[onnx.ModelProto, list[str]]:
+        if "Identity" in ops(model):
+            raise PipelineError("there is an Identity")
+        return PASSES["convert_ir"](model, goal)
+
+    limits = replace(ANY, ir_version=6, refused=REFUSE)
+    model = network(node("Identity", output="i"), node("Relu", "i"))
+    passes = {"convert_ir": only_without_identity, "drop_identities": PASSES["drop_identities"]}
+    done = mended(model, limits, passes=passes)
+    assert all(one.fixed for one in done.findings)
+    assert [change.partition(":")[0] for change in done.changes] == ["drop_identities", "convert_ir"]
 
 
 def test_a_pass_that_does_nothing_is_said_to_do_nothing() -> None:

@@ -256,10 +256,12 @@ def test_the_file_has_a_size() -> None:
     assert "MiB: at most" in finding.limit
 
 
-def test_an_invalid_file_is_one_finding_in_one_line() -> None:
+def test_of_an_invalid_file_only_versions_are_told_and_why_in_one_line() -> None:
     model = network(node("Relu"))
     model.graph.node[0].input[0] = "nobody"
-    (finding,) = found(model, limits(ir_version=3))
+    rule = rules.rank("Relu", 9, 9, DOC)
+    version, finding = found(model, limits(rule, ir_version=6))  # versions are known; the graph is not looked at
+    assert version.limit.startswith("IR version 7")
     assert "finds the file invalid" in finding.limit
     assert "\n" not in finding.limit
 

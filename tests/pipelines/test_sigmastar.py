@@ -224,7 +224,7 @@ def test_without_calibration_pictures_prepare_fails_in_one_line(asked: Any, part
     request = asked(calibration=())
     report = part(request, 0)
     assert reason(report, "prepare") == (
-        "there are no calibration pictures, and the vendor's tool quantises by them; give --calibration FOLDER"
+        "no calibration pictures, and the vendor's tool quantises by them; give --calibration FOLDER"
     )
     assert reason(part(request, 1), "convert") == "prepare failed"
 
@@ -255,6 +255,15 @@ def test_the_plan_is_the_documented_command(prepared: Any) -> None:
     assert [one.name for one in made.steps] == [
         f"{form}-{step}" for form in ("dense", "sparse") for step in ("convert", "float", "fixed", "classes")
     ]
+
+
+def test_prepare_leaves_what_the_plan_names_and_nothing_else(prepared: Any) -> None:
+    folder = prepared[0] / "artifacts/prepare"
+    left = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    assert left == {
+        *("plan.json", "input_config.ini", "small_preprocess.py", "small_dense.onnx", "small_sparse.onnx"),
+        *("calibration", "calibration/p0000_16x16.png", "judged", "judged/p0000_16x16.png", "judged/p0001_16x16.png"),
+    }
 
 
 def test_the_ini_is_derived_from_the_module_s_own_pictures(prepared: Any) -> None:

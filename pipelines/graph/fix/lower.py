@@ -17,7 +17,7 @@ from pipelines.arrays import Array
 from pipelines.errors import PipelineError, first_line
 from pipelines.graph.facts import Graph
 from pipelines.graph.fix.base import Goal, all_names, copied, new_name, replace_nodes, without_unread
-from pipelines.graph.fix.constants import constants_to_initializers
+from pipelines.graph.fix.constants import fold_constants
 from pipelines.graph.fix.operators import SOFTMAX_AXIS, drop_identities, softmax_last
 from pipelines.graph.weights import name_of
 
@@ -30,7 +30,7 @@ _MOVED_DEFAULT = {"Softmax", "LogSoftmax", "Hardmax"}  # whose axis had another 
 
 def lowered(model: onnx.ModelProto, goal: Goal, stands: int, wanted: int) -> onnx.ModelProto:
     """The model at opset `wanted`, below `stands`. PipelineError names the node that has no form there."""
-    made = drop_identities(constants_to_initializers(model, goal)[0], goal)[0]
+    made = drop_identities(fold_constants(model, goal)[0], goal)[0]
     if stands >= SOFTMAX_AXIS > wanted:
         made = softmax_last(made, goal)[0]
     made = copied(made)
