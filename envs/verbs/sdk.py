@@ -28,10 +28,13 @@ def sdk(action: str, vendor: str, path: str, as_json: bool) -> int:
 
 def _add(vendor: str, path: Path, as_json: bool) -> int:
     from envs.sdk.keep import add, lacking
+    from envs.sdk.record import record_path
+    from envs.toml import shown
 
     terminal = Terminal()
     record = add(vendor, path, terminal)
     print_json(record) if as_json else _print([record])
+    terminal.say(f"recorded in {shown(record_path(vendor))}")
     if why := lacking(record):
         terminal.say(f"{vendor} can't be used yet: {why}; `invoke sdk add {vendor} PATH` takes that too")
     return 0

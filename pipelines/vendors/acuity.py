@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LIMITS = Limits(opset=(7, 21), ir_version=10, origin="measured")
 
 VARIANTS = (
-    Variant("uint8", floor=0.95, calibrates=True),
+    Variant("uint8", floor=0.75, calibrates=True),
     Variant("int8", floor=0.95, calibrates=True),
     Variant("fp16", floor=0.999),
 )
