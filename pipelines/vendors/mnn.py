@@ -86,7 +86,7 @@ class Mnn:
         if method:
             plain = work / "float.mnn"
             _converted(Path(job.model), plain, ())
-            _quantised(plain, file, work, method, load_arrays(Path(job.calibration))["images"])
+            _quantised(plain, work, method, load_arrays(Path(job.calibration))["images"]).replace(file)
         else:
             _converted(Path(job.model), file, OPTIONS.get(job.variant, ()))
         elapsed_s = round(time.monotonic() - began, 3)
@@ -125,8 +125,8 @@ def _mnnconvert(*words: str) -> None:
     _tools.mnnconvert(["mnnconvert", *words])
 
 
-def _quantised(plain: Path, file: Path, work: Path, method: str, images: Array) -> None:
-    """A calibrated int8 .mnn: weights by their largest value, activations by `method`."""
+def _quantised(plain: Path, work: Path, method: str, images: Array) -> Path:
+    """A calibrated int8 .mnn in `work`: weights by their largest value, activations by `method`."""
     import _tools
 
     folder = work / "calibration"
@@ -137,11 +137,12 @@ def _quantised(plain: Path, file: Path, work: Path, method: str, images: Array) 
         "feature_quantize_method": method,
         "weight_quantize_method": "MAX_ABS",
     }
-    config = work / "quantise.json"
+    config, file = work / "quantise.json", work / "int8.mnn"
     config.write_text(json.dumps(settings), "utf-8")
     _tools.mnnquant(["mnnquant", str(plain), str(file), str(config)])
     if not file.is_file():
         raise PipelineError(f"MNN could not quantise {plain.name} by {method}", "see its log")
+    return file
 
 
 def _as_pictures(images: Array, folder: Path) -> dict[str, Any]:

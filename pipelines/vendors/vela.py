@@ -77,7 +77,7 @@ def _not_negative(name: str, graph: Graph) -> bool:
 
 
 LIMITS = Limits(
-    opset=(7, 23),  # what the onnxruntime beside it runs: onnx2tf compares with it on the way
+    opset=(7, 23),  # both were converted; above them the onnxruntime beside it, by which onnx2tf goes, refuses
     ir_version=11,
     origin="measured",
     operators=frozenset(KNOWN.split()),

@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pipelines.checks.parity import shortfall
+from pipelines.graph.facts import Graph
 from pipelines.inference import load_outputs
 from pipelines.vendors.ncnn import VENDOR
 from tests.vendors.converting import convert, network, patterned, pictures, thinned
@@ -80,6 +81,21 @@ def test_an_operator_that_ncnn_does_not_have_is_named(op: str, tmp_path: Path) -
     made = convert("ncnn", "fp16", _with(op), tmp_path / "made")
     assert f"ncnn has no layer {op}" in made.converted.error
     assert op in VENDOR.limits.refused
+
+
+LIMITED: dict[str, dict[str, object]] = {
+    "MaxPool": {"kernel_shape": [3, 3], "dilations": [2, 2], "pads": [2, 2, 2, 2]},
+    "ReduceMax": {"axes": [2, 3], "keepdims": 1},
+}
+
+
+@pytest.mark.parametrize("op", LIMITED)
+def test_a_rule_of_the_gate_stands_for_what_the_tool_does(op: str, tmp_path: Path) -> None:
+    model = _with(op, **LIMITED[op])
+    node = next(one for one in model.graph.node if one.op_type == op)
+    assert any(rule.check(node, Graph(model)) for rule in VENDOR.limits.rules if rule.op == op)
+    made = convert("ncnn", "fp32", model, tmp_path / "made")
+    assert made.converted.error.startswith("ncnn has no layer ")
 
 
 @pytest.mark.parametrize("content", [b"no network", network().SerializeToString()[:2000]], ids=["text", "cut"])
