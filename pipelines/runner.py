@@ -176,7 +176,7 @@ def _answer(stage: Stage, state: _Run) -> tuple[Entry, bool]:
     request = state.request
     try:
         files = stage.input_files(request, state.data, state.folder)
-        _check(files)
+        _check(files, state.folder)
     except PipelineError as error:
         return _ended("failed", str(error)), False
     read = (*stage.needs, *stage.uses)
@@ -200,12 +200,15 @@ def _answer(stage: Stage, state: _Run) -> tuple[Entry, bool]:
     return entry, False
 
 
-def _check(files: Sequence[InputFile]) -> None:
+def _check(files: Sequence[InputFile], run_folder: Path) -> None:
     for file in files:
+        is_copy = file.path.is_relative_to(run_folder)  # of what the user gave, made for this run
+        remedy = "something changed the run folder: run again" if is_copy else UNPACK_AGAIN
         if not file.path.is_file():
-            raise PipelineError(f"{file.path.name} is missing", UNPACK_AGAIN)
+            raise PipelineError(f"{file.path.name} is missing", remedy)
         if sha256_file(file.path) != file.sha256:
-            raise PipelineError(f"{file.path.name} is corrupt: its sha256 is not the locked one", UNPACK_AGAIN)
+            asked = "the request's" if is_copy else "the locked one"
+            raise PipelineError(f"{file.path.name} is corrupt: its sha256 is not {asked}", remedy)
 
 
 def _run_stage(stage: Stage, state: _Run, inputs: Mapping[str, Path]) -> Entry:

