@@ -13,7 +13,6 @@ from pipelines.contract import Form, Picture, RunRequest
 from pipelines.errors import PipelineError
 from pipelines.models import find
 from pipelines.models.base import Model
-from pipelines.models.person import PersonsModel
 from pipelines.stage import Context, InputFile, Outcome
 from pipelines.stages.calibration import fitting_pictures
 from pipelines.stages.convert import FORMS
@@ -124,6 +123,8 @@ def _normalisation(model: Model, judged: Array, pictures: Sequence[Picture], con
 def _own_size(model: Model, picture: Picture, context: Context) -> Array:
     """uint8 [1, H, W, 3] of a person's module."""
     import numpy as np
+
+    from pipelines.models.person import PersonsModel
 
     if not isinstance(model, PersonsModel):
         raise PipelineError(
