@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import shutil
 import time
 import traceback
@@ -16,6 +15,7 @@ from pipelines import native
 from pipelines.cache import Cache, Entry, key_of, sha256_file, write_atomic
 from pipelines.contract import Artifact, Event, Fact, Part, RunReport, RunRequest, StageResult, encode, parts_of
 from pipelines.errors import UNPACK_AGAIN, PipelineError, first_line
+from pipelines.installed import installed
 from pipelines.scratch import scratch
 from pipelines.stage import Context, InputFile, Outcome, Stage
 
@@ -123,14 +123,8 @@ def _merged(before: Mapping[str, str], here: Mapping[str, str], env: str) -> dic
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides results, read without importing it."""
-    found = {"kernels": native.describe()}
-    for name in RECORDED_VERSIONS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    """Versions of what decides results."""
+    return {"kernels": native.describe(), **installed(RECORDED_VERSIONS)}
 
 
 def _one(stage: Stage, state: _Run) -> None:

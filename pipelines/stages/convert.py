@@ -49,8 +49,8 @@ class Convert:
         """Every form in every variant; the stage fails where one does, and still keeps all that was made."""
         import msgspec
 
+        from pipelines.installed import installed
         from pipelines.vendors import ABSENT, vendor
-        from pipelines.vendors.base import versions
         from pipelines.vendors.outside import sdk_versions
 
         options = context.request.vendor
@@ -72,7 +72,7 @@ class Convert:
         report = ConversionReport(
             vendor=options.vendor,
             target=target,
-            versions={**versions(tool.distributions), **sdk_versions(context.run_folder / OUTSIDE_FOLDER)},
+            versions={**installed(tool.distributions), **sdk_versions(context.run_folder / OUTSIDE_FOLDER)},
             pattern=context.request.sparsity,
             unstructured=options.unstructured,
             calibration_pictures=len(context.request.calibration),

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import PipelineError, first_line
-from pipelines.vendors.base import Converted, Job, Variant, last_error_line, versions
+from pipelines.installed import installed
+from pipelines.vendors.base import Converted, Job, Variant, last_error_line
 from pipelines.vendors.limits import Limits
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Acuity:
             file="model.nb",
             beside=("model.json",),
             outputs=str(outputs),
-            ran_by=f"simulation of acuitylite {versions(('acuitylite',))['acuitylite']} (TensorFlow)",
+            ran_by=f"simulation of acuitylite {installed(('acuitylite',))['acuitylite']} (TensorFlow)",
             weight_bytes=weight_bytes,
             cycles=_cycles(told),
             sparsity=_sparsity(graph, weight_bytes, FORMATS[job.variant][2]),

@@ -6,7 +6,7 @@ leave threads behind. Heavy imports belong inside `convert`; the module itself m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -98,16 +98,3 @@ def last_error_line(log: str, words: Sequence[str] = ("error", "exception", "fat
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     hits = [line for line in lines if any(word in line.lower() for word in words)]
     return next(reversed(hits or lines), "")[:300]
-
-
-def versions(distributions: Sequence[str]) -> Mapping[str, str]:
-    """Name -> version of what is installed of them."""
-    import importlib.metadata
-
-    found = {}
-    for name in distributions:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import PipelineError
-from pipelines.vendors.base import Converted, Job, Variant, last_error_line, versions
+from pipelines.installed import installed
+from pipelines.vendors.base import Converted, Job, Variant, last_error_line
 from pipelines.vendors.limits import Limits
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Mnn:
         return Converted(
             file=file.name,
             outputs=str(outputs),
-            ran_by=f"MNN {versions(('mnn',))['mnn']} on the CPU",
+            ran_by=f"MNN {installed(('mnn',))['mnn']} on the CPU",
             sparsity="" if job.form == "dense" else _stored(file, work),
             elapsed_s=elapsed_s,
         )

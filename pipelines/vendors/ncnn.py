@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import PipelineError
-from pipelines.vendors.base import Converted, Job, Variant, last_error_line, versions
+from pipelines.installed import installed
+from pipelines.vendors.base import Converted, Job, Variant, last_error_line
 from pipelines.vendors.limits import Limits
 from pipelines.vendors.rules import attribute_in, custom, dilations, stored_input
 from pipelines.vendors.tool import run_tool
@@ -141,7 +142,7 @@ class Ncnn:
             file=weights.name,
             beside=(param.name,),
             outputs=str(outputs),
-            ran_by=f"ncnn {versions(('ncnn',))['ncnn']} on the CPU, float32 arithmetic",
+            ran_by=f"ncnn {installed(('ncnn',))['ncnn']} on the CPU, float32 arithmetic",
             weight_bytes=weights.stat().st_size,
             sparsity="" if job.form == "dense" else _sparsity(graph, weights.stat().st_size, WIDTH[job.variant]),
             elapsed_s=elapsed_s,

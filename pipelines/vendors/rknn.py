@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pipelines.errors import PipelineError
+from pipelines.installed import installed
 from pipelines.vendors import rknn_tool, rules
-from pipelines.vendors.base import Converted, Job, Variant, last_error_line, versions
+from pipelines.vendors.base import Converted, Job, Variant, last_error_line
 from pipelines.vendors.limits import Limits, Rule
 from pipelines.vendors.rknn_log import BuildLog, read_error, read_log
 from pipelines.vendors.tool import run_tool
@@ -148,7 +149,7 @@ class Rknn:
         return Converted(
             file=file.name,
             outputs=str(work / rknn_tool.OUTPUTS),
-            ran_by=f"simulator of {TOOL} {versions((TOOL,))[TOOL]}",
+            ran_by=f"simulator of {TOOL} {installed((TOOL,))[TOOL]}",
             weight_bytes=built.weight_bytes,
             cycles=built.cycles,
             sparsity=_sparsity(job, model, built),

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import PipelineError
-from pipelines.vendors.base import Converted, Job, Variant, last_error_line, versions
+from pipelines.installed import installed
+from pipelines.vendors.base import Converted, Job, Variant, last_error_line
 from pipelines.vendors.limits import Limits
 from pipelines.vendors.tool import run_tool
 
@@ -118,7 +119,7 @@ class TpuMlir:
         return Converted(
             file=file.name,
             outputs=str(outputs),
-            ran_by=f"tpu-mlir {versions(('tpu-mlir',))['tpu-mlir']}: the lowered network interpreted; "
+            ran_by=f"tpu-mlir {installed(('tpu-mlir',))['tpu-mlir']}: the lowered network interpreted; "
             f"the file on an emulated {job.target}, one picture: {apart:.1g} of the largest value apart",
             weight_bytes=stored,
             cycles=_cycles(work / "compiler_profile_0.txt"),

@@ -116,7 +116,7 @@ class Vela:
             raise PipelineError("int8 needs calibration pictures", "give --calibration FOLDER")
         from pipelines.arrays import load_arrays
         from pipelines.inference import save_outputs
-        from pipelines.vendors.base import versions
+        from pipelines.installed import installed
         from pipelines.vendors.vela_tflite import quantise, run
 
         began = time.monotonic()
@@ -130,7 +130,7 @@ class Vela:
         outputs = work / "outputs.npz"
         save_outputs(outputs, run(content, orders, load_arrays(Path(job.judged))["images"], job.threads))
         summary = _summary(out)
-        tensorflow = versions(["tensorflow-cpu"])["tensorflow-cpu"]
+        tensorflow = installed(["tensorflow-cpu"])["tensorflow-cpu"]
         return Converted(
             file="model_int8_vela.tflite",
             outputs=str(outputs),

@@ -239,9 +239,9 @@ def test_a_crash_of_the_toolkit_is_told_by_its_signal_and_the_gate_is_before_it(
 
 
 def test_the_versions_in_the_report_are_installed() -> None:
-    from pipelines.vendors.base import versions
+    from pipelines.installed import installed
 
-    assert set(versions(VENDOR.distributions)) == set(VENDOR.distributions)
+    assert set(installed(VENDOR.distributions)) == set(VENDOR.distributions)
 
 
 RECOGNISED = """\
