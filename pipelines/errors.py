@@ -25,3 +25,6 @@ class Stopped(BaseException):
 def first_line(error: BaseException) -> str:
     """What a library's error says, in one line: its first, or its type where it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+DISK_FULL = PipelineError("the workspace's disk is full", "free some space and run again")

@@ -14,12 +14,11 @@ import msgspec
 from pipelines import native
 from pipelines.cache import Cache, Entry, key_of, sha256_file, write_atomic
 from pipelines.contract import Artifact, Event, Fact, Part, RunReport, RunRequest, StageResult, encode, parts_of
-from pipelines.errors import UNPACK_AGAIN, PipelineError, first_line
+from pipelines.errors import DISK_FULL, UNPACK_AGAIN, PipelineError, first_line
 from pipelines.installed import installed
-from pipelines.scratch import scratch
+from pipelines.scratch import is_full, scratch
 from pipelines.stage import Context, InputFile, Outcome, Stage
 
-FULL_BYTES = 1 << 20
 _ENDED = {"failed": "failed", "skipped": "was skipped"}
 RECORDED_VERSIONS = ("torch", "torchvision", "onnx", "onnxruntime", "onnxsim", "numpy", "protobuf", "pillow")
 
@@ -225,8 +224,8 @@ def _run_stage(stage: Stage, state: _Run, inputs: Mapping[str, Path]) -> Entry:
         except PipelineError as error:
             return _failed(out, state, str(error), "")
         except (Exception, SystemExit) as error:  # a stage's fault must not take the report with it
-            if shutil.disk_usage(out).free < FULL_BYTES:  # libraries say this in words of their own, if at all
-                return _failed(out, state, "the workspace's disk is full; free some space and run again", "")
+            if is_full(out):
+                return _failed(out, state, str(DISK_FULL), "")
             reason = (
                 f"{type(error).__name__}: {first_line(error)} (the traceback is in artifacts/{stage.name}/error.txt)"
             )

@@ -10,6 +10,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+FULL_BYTES = 1 << 20
+
+
+def is_full(folder: Path) -> bool:
+    """Whether its disk has no room left: libraries and tools say that in words of their own, if at all."""
+    return shutil.disk_usage(folder).free < FULL_BYTES
+
 
 @contextlib.contextmanager
 def scratch(root: Path, name: str) -> Iterator[Path]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.contract import OUTSIDE_FOLDER, Conversion, ConversionReport, Fact, Form, RunRequest, VendorOptions
-from pipelines.errors import PipelineError
+from pipelines.errors import DISK_FULL, PipelineError
+from pipelines.scratch import is_full
 from pipelines.stage import Context, InputFile, Outcome
 
 if TYPE_CHECKING:
@@ -139,6 +140,8 @@ def _one(context: Context, tool: Vendor, target: str, form: Form, variant: Varia
             weight_bytes=made.weight_bytes,
             cycles=made.cycles,
         )
+        if made.error and is_full(context.out):
+            raise DISK_FULL  # no other conversion would end better, nor could their table be written
         if made.error:
             return msgspec.structs.replace(row, status="failed", reason=made.error)
         size = sum((out / name).stat().st_size for name in (made.file, *made.beside))

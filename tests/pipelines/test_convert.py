@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -106,6 +108,20 @@ def test_what_nothing_here_can_run_is_skipped_and_never_ok(convert: Callable[...
     row = rows(convert(variants=("unrun",)), workspace)["dense", "unrun"]
     assert (row.status, row.reason) == ("skipped", "not compared: this chip has no simulator")
     assert (row.cycles, row.cosine_centred) == (7, None)
+
+
+def test_a_full_disk_is_named_whatever_the_tool_says(
+    convert: Callable[..., RunReport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = shutil.disk_usage
+    monkeypatch.setattr(
+        "shutil.disk_usage", lambda path: SimpleNamespace(free=4096) if "convert" in str(path) else real(path)
+    )
+    stage = by_name(convert(variants=("traceback", "fp32")))["convert"]
+    assert (stage.status, stage.reason) == (
+        "failed",
+        "the workspace's disk is full; free some space and run again",
+    )
 
 
 @pytest.mark.parametrize(
