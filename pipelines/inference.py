@@ -13,6 +13,9 @@ import onnxruntime
 from pipelines.arrays import Array, load_arrays, save_arrays
 from pipelines.errors import PipelineError
 
+# in 1.14 it takes away an output that it fused: Sigmoid's, where the graph gives that beside x * sigmoid(x)
+BROKEN_OPTIMIZERS = ("QuickGeluFusion",)
+
 
 def session(model: Path | bytes) -> onnxruntime.InferenceSession:
     """A CPU session; OMP_NUM_THREADS bounds its threads as it does torch's."""
@@ -22,7 +25,8 @@ def session(model: Path | bytes) -> onnxruntime.InferenceSession:
     # its plan of the first run lets nodes that nobody reads overwrite others from the second on (seen up to 1.17)
     options.enable_mem_pattern = False
     source = model if isinstance(model, bytes) else str(model)
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    without = list(BROKEN_OPTIMIZERS)
+    return onnxruntime.InferenceSession(source, options, ["CPUExecutionProvider"], disabled_optimizers=without)
 
 
 def outputs_of(model: Path | bytes, images: Array, progress: Callable[[int, int], None] | None = None) -> list[Array]:

@@ -462,6 +462,14 @@ def test_every_picture_gets_the_answer_that_it_gets_alone() -> None:
     np.testing.assert_array_equal(outputs_of(model, images)[0], alone)
 
 
+def test_every_output_of_a_network_comes_out() -> None:
+    """onnxruntime 1.14 fuses x * sigmoid(x), and then gives nothing for a Sigmoid that is an output too."""
+    nodes = [node("Neg", "x", "n"), node("Sigmoid", "n", "s"), node("Mul", "s n")]
+    model = network(*nodes, outputs=("s", "y"))
+    sigmoid, product = outputs_of(model.SerializeToString(), pictures(model))
+    np.testing.assert_allclose(-sigmoid * pictures(model), product, rtol=1e-5, atol=1e-6)
+
+
 def test_a_network_that_gives_no_numbers_can_not_be_proved() -> None:
     model = network(node("Mul", "x nan"), stored={"nan": np.array(np.nan, np.float32)})
     with pytest.raises(PipelineError, match="its outputs are not finite; nothing can be proved"):
