@@ -44,10 +44,16 @@ def test_nothing_here_installs_packages(installer: str) -> None:
     assert importlib.util.find_spec(installer) is None
 
 
+COMPILERS = {"gcc": "gcc", "ld": "binutils", "make": "make"}  # program -> the package that a spec may ask for
+
+
 @pytest.mark.parametrize("program", ["cc", "gcc", "g++", "ld", "make", "pip", "pip3", "uv", "conda", "apt-get", "dpkg"])
 @pytest.mark.usefixtures("isolated")
-def test_no_compiler_and_no_package_manager_is_on_the_path(program: str) -> None:
-    assert shutil.which(program) is None
+def test_a_compiler_is_on_the_path_only_where_the_lock_has_it_and_a_package_manager_never(
+    program: str, lock: dict[str, Any]
+) -> None:
+    locked = {one["name"] for one in lock.get("base", [])}
+    assert (shutil.which(program) is not None) == (COMPILERS.get(program) in locked)
 
 
 def test_python_finds_packages_in_its_own_tree_only() -> None:
