@@ -25,24 +25,22 @@ def kernel_area(
     op: str, most: int, origin: Origin, *, severity: Severity = "error", remedy: str = "use a smaller kernel"
 ) -> Rule:
     """Height times width of its kernel is at most `most`. Of a global pooling the kernel is the whole picture."""
-
-    def check(node: Any, graph: Graph) -> str:
-        kernel = kernel_of(node, graph)
-        return _above(f"kernel {_x(kernel)}", prod(kernel), most, " in all") if kernel else ""
-
-    return Rule(op, "kernel area", check, remedy, origin, severity=severity)
+    return Rule(op, "kernel area", _kernel_check(prod, most, " in all"), remedy, origin, severity=severity)
 
 
 def kernel_side(
     op: str, most: int, origin: Origin, *, severity: Severity = "error", remedy: str = "use a smaller kernel"
 ) -> Rule:
     """Each side of its kernel is at most `most`. Of a global pooling the kernel is the whole picture."""
+    return Rule(op, "kernel side", _kernel_check(max, most, " a side"), remedy, origin, severity=severity)
 
+
+def _kernel_check(size: Callable[[Any], int], most: int, unit: str) -> Callable[[Any, Any], str]:
     def check(node: Any, graph: Graph) -> str:
         kernel = kernel_of(node, graph)
-        return _above(f"kernel {_x(kernel)}", max(kernel), most, " a side") if kernel else ""
+        return _above(f"kernel {_x(kernel)}", size(kernel), most, unit) if kernel else ""
 
-    return Rule(op, "kernel side", check, remedy, origin, severity=severity)
+    return check
 
 
 def pads(op: str, most: int, origin: Origin, *, remedy: str = "pad less, or in a Pad of its own before it") -> Rule:
