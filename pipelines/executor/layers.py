@@ -39,6 +39,8 @@ class Bound:
 class Layer:
     """Binds arguments, copies what a kernel can't read in place, calls it."""
 
+    adds = False  # the kernel itself adds an addend of the output's shape
+
     def __init__(self, name: str, fused: Fused | None) -> None:
         self._run = kernel(name)
         self._low, self._high = (fused.low, fused.high) if fused is not None else (-np.inf, np.inf)
@@ -90,9 +92,9 @@ class Layer:
         copy(bound.copies)
         for arguments in bound.calls:
             self._run(*arguments)
-        if addend is None or addend.shape == bound.y.shape:
+        if self._whole(bound.y, addend):
             return bound.y
-        made: Array = np.clip(bound.y + addend, self._low, self._high)  # broadcast: no kernel adds that
+        made: Array = np.clip(bound.y + addend, self._low, self._high)
         return made
 
     def bind(self, x: Array, addend: Array | None) -> Bound:
@@ -101,11 +103,17 @@ class Layer:
 
     def bounds(self, y: Array, addend: Array | None) -> tuple[float, float]:
         """What the kernel clips to: nothing where something is still to be added."""
-        return (self._low, self._high) if addend is None or addend.shape == y.shape else (-np.inf, np.inf)
+        return (self._low, self._high) if self._whole(y, addend) else (-np.inf, np.inf)
+
+    def _whole(self, y: Array, addend: Array | None) -> bool:
+        """True where nothing is left to add after the kernel: none adds what is broadcast."""
+        return addend is None or (self.adds and addend.shape == y.shape)
 
 
 class Convolution(Layer):
     """Conv over two axes, compressed or whole, grouped or not; with bias, addend and bounds."""
+
+    adds = True
 
     def __init__(
         self, call: Call, fused: Fused, weight: Array, bias: Array | None, border: Border, frames: Frames
@@ -173,8 +181,7 @@ class Depthwise(Layer):
         y = self.memory("y", (*x.shape[:2], *shape.sizes), self._make)
         start, copies, sizes, offsets = self.slide(self._frames, x, shape, y, 0)
         weights = (address(self._values), address(self._bias))
-        bounds = (self._low, self._high) if addend is None else (-np.inf, np.inf)
-        call = (address(sizes), address(offsets), start, *weights, *bounds, address(y))
+        call = (address(sizes), address(offsets), start, *weights, *self.bounds(y, addend), address(y))
         return Bound(x, addend, y, [call], copies, [sizes, offsets])
 
 
@@ -197,6 +204,8 @@ class MaxPool(Layer):
 
 class Product(Layer):
     """Gemm or MatMul with a stored right side, its weight as [rows, channels]: every row of x is a position."""
+
+    adds = True
 
     def __init__(self, fused: Fused, weight: Array, bias: Array | None) -> None:
         super().__init__("edgekiln_nm_conv", fused)

@@ -113,6 +113,19 @@ def test_any_product_equals_its_float64_value(data: st.DataObject) -> None:
 
 
 @compiled
+@pytest.mark.parametrize("after", ["", "Relu"])
+@pytest.mark.parametrize("other", ["Abs", "GlobalAveragePool"])  # of the output's shape; broadcast
+def test_what_is_added_to_a_depthwise_convolution_is_not_lost(other: str, after: str) -> None:
+    nodes = [helper.make_node("Conv", ["x", "w", "b"], ["h"], group=4)]
+    nodes.append(helper.make_node(other, ["x"], ["other"]))
+    nodes.append(helper.make_node("Add", ["other", "h"], ["sum" if after else "y"]))
+    nodes += [helper.make_node(after, ["sum"], ["y"])] if after else []
+    weights = {"w": floats(4, 1, 1, 1, seed=1), "b": floats(4, seed=2)}
+    made = same_as_exact(model_of(nodes, (1, 4, 5, 5), **weights), floats(1, 4, 5, 5), NMPattern(2, 4))
+    assert made.kinds[0].kernel == "depthwise"
+
+
+@compiled
 @settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_depthwise_convolution_and_max_pool_equal_their_float64_value(data: st.DataObject) -> None:
