@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from random_graphs import networks
 
 from pipelines import native
 from pipelines.checks.sparse_equals_dense import sparse_equals_dense
@@ -159,6 +160,20 @@ def small_network() -> onnx.ModelProto:
     tensors = {"a": floats(32, 8, 3, 3), "b": floats(32, 32, 3, 3, seed=1), "d": floats(32, 8, 1, 1, seed=2)}
     made, _ = mask_magnitude(model_of(nodes, (1, 8, 9, 9), **tensors, e=floats(10, 32, seed=3)), NMPattern(2, 4))
     return made
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(networks(), st.sampled_from([NMPattern(2, 4), NMPattern(1, 4), NMPattern(4, 8)]))
+def test_any_network_equals_its_float64_value(model: onnx.ModelProto, pattern: NMPattern) -> None:
+    made = mask_magnitude(model, pattern)[0]
+    sizes = [one.dim_value for one in model.graph.input[0].type.tensor_type.shape.dim]
+    network, feeds = SparseNetwork(made, pattern), {"x": floats(*sizes)}
+    exact = evaluate(made, feeds)
+    for _ in range(2):
+        found = network.run(feeds)
+        for name, value in exact.items():
+            limit = 1e-4 * max(1, np.abs(value).max(initial=0))
+            np.testing.assert_allclose(found[name], value, rtol=0, atol=limit, err_msg=name)
 
 
 @compiled
