@@ -17,6 +17,7 @@ LIMIT_BYTES = 2**31  # protobuf's, for one file
 def load_model(path: Path, *, external: bool = True) -> onnx.ModelProto:
     """The model. `external`: with the values that lie in files beside it, which must be below 2 GiB with the rest.
 
+    A size that the file doesn't know is unset, where some exporters write -1 or, of inputs and outputs, 0.
     PipelineError for a file that is missing, too large, no ONNX, or whose external data is not there; sizes are
     looked at before anything is read.
     """
@@ -45,6 +46,7 @@ def load_model(path: Path, *, external: bool = True) -> onnx.ModelProto:
             )
         for tensor in outside:
             _fill(tensor, path)
+    _forget_unknown_sizes(model.graph)
     return model
 
 
@@ -66,6 +68,14 @@ def all_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
             yield from ([one.t] if one.HasField("t") else one.tensors)
             for nested in [one.g] if one.HasField("g") else one.graphs:
                 yield from all_tensors(nested)
+
+
+def _forget_unknown_sizes(graph: onnx.GraphProto) -> None:
+    for stated, least in ((graph.input, 1), (graph.output, 1), (graph.value_info, 0)):  # within, a tensor may be empty
+        for value in stated:
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.HasField("dim_value") and dim.dim_value < least:
+                    dim.ClearField("dim_value")
 
 
 def _fill(tensor: onnx.TensorProto, model: Path) -> None:

@@ -15,6 +15,8 @@ from small_networks import conv, network, node
 
 from pipelines.checks.gate_file import gate_report, shape_of
 from pipelines.errors import PipelineError
+from pipelines.graph.load import load_model
+from pipelines.graph.tidy import tidy
 from pipelines.graph.unstructured import kept, unstructured
 from pipelines.vendors.limits import Limits
 
@@ -25,6 +27,10 @@ def saved(model: onnx.ModelProto, folder: Path) -> Path:
     path = folder / "m.onnx"
     path.write_bytes(model.SerializeToString())
     return path
+
+
+def input_shape(model: onnx.ModelProto) -> list[int]:
+    return [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
 
 
 def test_a_report_says_what_was_looked_at_and_by_what(tmp_path: Path) -> None:
@@ -48,6 +54,19 @@ def test_a_mended_file_is_written_and_is_within_the_limits(tmp_path: Path) -> No
     assert report.ok
     assert (report.opset, report.ir_version, report.proofs) == (11, 6, 8)
     assert gate_report(made, "tool", LIMITS).findings == ()
+
+
+@pytest.mark.parametrize("unknown", [-1, 0])
+def test_a_size_written_as_minus_one_or_zero_is_open(unknown: int, tmp_path: Path) -> None:
+    model = conv((3, 3))
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        value.type.tensor_type.shape.dim[0].dim_value = unknown
+    path, made = saved(model, tmp_path), tmp_path / "mended.onnx"
+    said = "the input x has shape [?, 4, 7, 7]"
+    assert any(one.limit.startswith(said) for one in gate_report(path, "tool", LIMITS).findings)
+    assert gate_report(path, "tool", LIMITS, (1, 4, 7, 7), made).ok
+    onnx.checker.check_model(onnx.load(str(made)), full_check=True)
+    assert input_shape(tidy(load_model(path), [1, 4, 7, 7], 7)) == [1, 4, 7, 7]
 
 
 @pytest.mark.parametrize(
