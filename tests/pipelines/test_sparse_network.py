@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from random_graphs import networks
+from small_networks import pictures
 
 from pipelines import native
 from pipelines.checks.sparse_equals_dense import sparse_equals_dense
@@ -166,8 +167,7 @@ def small_network() -> onnx.ModelProto:
 @given(networks(), st.sampled_from([NMPattern(2, 4), NMPattern(1, 4), NMPattern(4, 8)]))
 def test_any_network_equals_its_float64_value(model: onnx.ModelProto, pattern: NMPattern) -> None:
     made = mask_magnitude(model, pattern)[0]
-    sizes = [one.dim_value for one in model.graph.input[0].type.tensor_type.shape.dim]
-    network, feeds = SparseNetwork(made, pattern), {"x": floats(*sizes)}
+    network, feeds = SparseNetwork(made, pattern), {"x": pictures(model, 1)}
     exact = evaluate(made, feeds)
     for _ in range(2):
         found = network.run(feeds)

@@ -9,6 +9,7 @@ from typing import Literal
 import onnx
 
 from pipelines.errors import PipelineError, first_line
+from pipelines.graph.facts import all_nodes
 from pipelines.graph.fix.base import Goal, copied
 from pipelines.graph.fix.shapes import one_picture
 from pipelines.graph.own_vectors import with_own_vectors
@@ -26,7 +27,7 @@ def simplify(model: onnx.ModelProto, goal: Goal) -> tuple[onnx.ModelProto, list[
     else:
         made, by = _by(model, "onnxruntime"), "onnxruntime"
     made = with_all_shapes(with_own_vectors(tidy(made, one_picture(model, goal.input_shape), model.ir_version)))
-    before, after = (Counter(node.op_type for node in one.graph.node) for one in (model, made))
+    before, after = (Counter(node.op_type for node in all_nodes(one.graph)) for one in (model, made))
     if before == after:
         return copied(model), []
     fewer = before.total() - after.total()
